@@ -1,0 +1,330 @@
+/**
+ * The bits of every bitmap: α, a running backup's successor, and the slices.
+ *
+ * One write costs one update per recording bitmap, however many slices there are (R2): slices are inert, and in a live
+ * store only a reference to their stored bits stays in memory. A slice is therefore a union of stored parts and, until
+ * it is stored, a bitmap of its own; merging two slices (R16) joins their lists and touches no bits.
+ *
+ * The fold is pure and synchronous. Two events need a slice's bits as a bitmap (`slice-reactivated` only so far); who
+ * folds asks `slicesNeeded` first and materializes them.
+ */
+import type { DomainEvent, Extent, LogRecord, WriteColumns } from '../events/types.ts'
+import { DirtyBitmap } from './bitmap.ts'
+
+/** Names stored bits: their digest, granularity and the disk's size when they were stored. */
+export type BitsRef = string
+
+export function refOf(bitmap: DirtyBitmap): BitsRef {
+  return `${bitmap.digest()}:${bitmap.granularity}:${bitmap.size}`
+}
+
+export interface StoredPart {
+  readonly ref: BitsRef
+  /** The smallest size the disk has had since these bits were stored: what lay beyond is dropped (R7). */
+  readonly sizeMin: number
+}
+
+export class SliceBits {
+  /** Bits not stored yet, or null. */
+  own: DirtyBitmap | null
+  parts: readonly StoredPart[]
+
+  constructor(own: DirtyBitmap | null, parts: readonly StoredPart[] = []) {
+    this.own = own
+    this.parts = parts
+  }
+
+  absorb(newer: SliceBits): void {
+    if (newer.own !== null) {
+      if (this.own === null) this.own = newer.own
+      else this.own.or(newer.own)
+    }
+    this.parts = [...this.parts, ...newer.parts]
+  }
+
+  resize(size: number): void {
+    this.own?.resize(size)
+    this.parts = this.parts.map((part) => ({ ref: part.ref, sizeMin: Math.min(part.sizeMin, size) }))
+  }
+
+  clone(): SliceBits {
+    return new SliceBits(this.own?.clone() ?? null, this.parts)
+  }
+}
+
+/** A stored part as it is now: what a shrink dropped stays dropped, what grew since is clean. */
+export function revive(stored: DirtyBitmap, part: StoredPart, size: number): DirtyBitmap {
+  if (part.sizeMin < stored.size) stored.resize(part.sizeMin)
+  if (stored.size !== size) stored.resize(size)
+  return stored
+}
+
+export class BitmapBits {
+  readonly granularity: number
+  recording: boolean
+  /** α; while a backup runs, its frozen part. */
+  active: DirtyBitmap
+  successor: DirtyBitmap | null = null
+  readonly slices = new Map<number, SliceBits>()
+
+  constructor(active: DirtyBitmap, recording: boolean) {
+    this.granularity = active.granularity
+    this.active = active
+    this.recording = recording
+  }
+
+  /** Where a write's bits go now. */
+  get collecting(): DirtyBitmap {
+    return this.successor ?? this.active
+  }
+
+  mergeSuccessor(): void {
+    if (this.successor === null) return
+    this.active.or(this.successor)
+    this.successor = null
+  }
+
+  clone(): BitmapBits {
+    const copy = new BitmapBits(this.active.clone(), this.recording)
+    copy.successor = this.successor?.clone() ?? null
+    for (const [number, slice] of this.slices) copy.slices.set(number, slice.clone())
+    return copy
+  }
+}
+
+export class DiskBits {
+  size: number
+  readonly bitmaps = new Map<string, BitmapBits>()
+
+  constructor(size: number) {
+    this.size = size
+  }
+}
+
+export interface SliceRef {
+  readonly disk: string
+  readonly bitmap: string
+  readonly slice: number
+}
+
+/** Slices whose bits this record's fold needs as bitmaps. */
+export function slicesNeeded(record: LogRecord): readonly SliceRef[] {
+  if (record.kind === 'writes') return []
+  return record.events.flatMap((event) =>
+    event.type === 'slice-reactivated'
+      ? [{ disk: event.disk, bitmap: event.bitmap, slice: event.slice }]
+      : [],
+  )
+}
+
+export class BitsFold {
+  readonly disks = new Map<string, DiskBits>()
+  readonly #byNumber = new Map<number, DiskBits>()
+  readonly #numberOf = new Map<string, number>()
+  /** Backups that run: which bitmap each one holds. */
+  readonly #running = new Map<string, { disk: string; bitmap: string }>()
+
+  /** Puts a disk in place as a snapshot had it. */
+  restoreDisk(id: string, number: number, disk: DiskBits): void {
+    this.disks.set(id, disk)
+    this.#byNumber.set(number, disk)
+    this.#numberOf.set(id, number)
+  }
+
+  restoreRunning(backup: string, disk: string, bitmap: string): void {
+    this.#running.set(backup, { disk, bitmap })
+  }
+
+  bitmap(disk: string, bitmap: string): BitmapBits | undefined {
+    return this.disks.get(disk)?.bitmaps.get(bitmap)
+  }
+
+  /** An independent copy of some disks, for trying events out (R20). */
+  forkOf(disks: Iterable<string>): BitsFold {
+    const fork = new BitsFold()
+    for (const id of disks) {
+      const disk = this.disks.get(id)
+      if (disk === undefined) continue
+      const copy = new DiskBits(disk.size)
+      for (const [name, bits] of disk.bitmaps) copy.bitmaps.set(name, bits.clone())
+      fork.restoreDisk(id, this.#numberOf.get(id)!, copy)
+    }
+    for (const [id, place] of this.#running) fork.#running.set(id, place)
+    return fork
+  }
+
+  /** Events of the record up to and including position `until` (default: all). */
+  apply(record: LogRecord, until = Number.POSITIVE_INFINITY): void {
+    if (record.kind === 'events') {
+      record.events.forEach((event, i) => {
+        this.applyEvent(event, record.first + i)
+      })
+      return
+    }
+    let position = record.first
+    for (const section of record.sections) {
+      const rows = Math.min(section.columns.offsets.length, until - position + 1)
+      if (rows <= 0) return
+      this.applyColumns(section.disk, section.columns, rows)
+      position += section.columns.offsets.length
+    }
+  }
+
+  applyColumns(disk: number, columns: WriteColumns, rows: number): void {
+    const bits = this.#byNumber.get(disk)
+    if (bits === undefined) return
+    for (const bitmap of bits.bitmaps.values()) {
+      if (bitmap.recording) bitmap.collecting.setColumns(columns, 0, rows)
+    }
+  }
+
+  applyEvent(event: DomainEvent, position: number): void {
+    switch (event.type) {
+      case 'disk-added':
+        this.restoreDisk(event.disk, position, new DiskBits(event.size))
+        return
+      case 'disk-resized':
+        this.#resize(event.disk, event.size)
+        return
+      case 'disk-removed': {
+        this.disks.delete(event.disk)
+        const number = this.#numberOf.get(event.disk)
+        if (number !== undefined) this.#byNumber.delete(number)
+        this.#numberOf.delete(event.disk)
+        return
+      }
+      case 'window': {
+        const disk = this.disks.get(event.disk)
+        if (disk !== undefined)
+          for (const bits of disk.bitmaps.values())
+            if (bits.recording) setExtents(bits.collecting, event.extents)
+        return
+      }
+      case 'bitmap-added': {
+        const disk = this.#disk(event.disk)
+        disk.bitmaps.set(
+          event.bitmap,
+          new BitmapBits(new DirtyBitmap(disk.size, event.granularity), event.recording),
+        )
+        return
+      }
+      case 'bitmap-removed':
+        this.disks.get(event.disk)?.bitmaps.delete(event.bitmap)
+        return
+      case 'bitmap-cleared':
+        this.#bits(event).active.clear()
+        return
+      case 'bitmap-enabled':
+        this.#bits(event).recording = true
+        return
+      case 'bitmap-disabled':
+        this.#bits(event).recording = false
+        return
+      case 'bitmap-merged':
+        for (const source of event.sources) {
+          const bits = this.#bits(source)
+          if (bits !== this.#bits(event)) this.#bits(event).active.or(bits.active)
+        }
+        return
+      case 'bitmap-reset': {
+        const bits = this.#bits(event)
+        bits.slices.clear()
+        this.#takeSuccessor(bits)
+        return
+      }
+      case 'slice-frozen': {
+        const bits = this.#bits(event)
+        bits.slices.set(event.slice, new SliceBits(bits.active))
+        if (event.cause.kind === 'backup') this.#takeSuccessor(bits)
+        else bits.active = new DirtyBitmap(bits.active.size, bits.granularity)
+        return
+      }
+      case 'slice-dropped':
+        this.#bits(event).slices.delete(event.slice)
+        return
+      case 'slice-merged': {
+        const slices = this.#bits(event).slices
+        slices.get(event.into)?.absorb(need(slices.get(event.slice), 'the merged slice'))
+        slices.delete(event.slice)
+        return
+      }
+      case 'slice-reactivated': {
+        const bits = this.#bits(event)
+        const slice = need(bits.slices.get(event.slice), 'the slice that becomes α again')
+        if (slice.parts.length > 0)
+          throw new Error('slicelog bug: slice-reactivated needs a materialized slice')
+        if (slice.own !== null) bits.active.or(slice.own)
+        bits.slices.delete(event.slice)
+        return
+      }
+      case 'backup-begun': {
+        const bits = this.#bits(event)
+        bits.successor = new DirtyBitmap(bits.active.size, bits.granularity)
+        this.#running.set(event.backup, { disk: event.disk, bitmap: event.bitmap })
+        return
+      }
+      case 'backup-succeeded': {
+        const bits = this.#ended(event.backup)
+        if (bits === undefined) return
+        if (event.bits === 'kept') bits.mergeSuccessor()
+        if (event.bits === 'forgotten') this.#takeSuccessor(bits)
+        return
+      }
+      case 'backup-failed': {
+        const bits = this.#ended(event.backup)
+        if (bits !== undefined && event.uncopied !== undefined) {
+          bits.active.clear()
+          setExtents(bits.active, event.uncopied)
+        }
+        bits?.mergeSuccessor()
+        return
+      }
+      case 'backup-cancelled':
+        this.#ended(event.backup)?.mergeSuccessor()
+        return
+      default:
+        return // every other event changes the catalog alone
+    }
+  }
+
+  #ended(backup: string): BitmapBits | undefined {
+    const place = this.#running.get(backup)
+    this.#running.delete(backup)
+    return place === undefined ? undefined : this.bitmap(place.disk, place.bitmap)
+  }
+
+  #takeSuccessor(bits: BitmapBits): void {
+    bits.active = need(bits.successor, 'a successor')
+    bits.successor = null
+  }
+
+  #resize(id: string, size: number): void {
+    const disk = this.#disk(id)
+    disk.size = size
+    for (const bits of disk.bitmaps.values()) {
+      bits.active.resize(size)
+      bits.successor?.resize(size)
+      for (const slice of bits.slices.values()) slice.resize(size)
+    }
+  }
+
+  #disk(id: string): DiskBits {
+    return need(this.disks.get(id), `disk ${id}`)
+  }
+
+  #bits(ref: { disk: string; bitmap: string }): BitmapBits {
+    return need(this.#disk(ref.disk).bitmaps.get(ref.bitmap), `bitmap ${ref.bitmap} of ${ref.disk}`)
+  }
+}
+
+export function setExtents(bitmap: DirtyBitmap, extents: readonly Extent[]): void {
+  for (const [offset, length] of extents) {
+    bitmap.setRange(offset, length)
+  }
+}
+
+function need<T>(value: T | undefined | null, what: string): T {
+  if (value === undefined || value === null)
+    throw new Error(`slicelog bug: the bits' fold met an event without ${what}`)
+  return value
+}

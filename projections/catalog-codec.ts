@@ -1,0 +1,150 @@
+/**
+ * The catalog as plain arrays in a fixed order: what snapshots store (derived values, never trusted by verify).
+ *
+ * Arrays, because key names would be most of the bytes and their order would be luck. No `undefined`, no Map, no class:
+ * msgpack and JSON both carry it exactly. `PLAIN_VERSION` changes with the layout; a snapshot of another version is
+ * refused with a RangeError, and the store rebuilds from the log. Cost: linear in what the catalog holds.
+ */
+import type { LostStretch, Point } from '../events/types.ts'
+import type {
+  ActiveSlice,
+  BackupPhase,
+  BackupState,
+  BitmapState,
+  CheckpointState,
+  ClockStep,
+  DiskState,
+  Gap,
+  Slice,
+  Tombstone,
+} from './state.ts'
+
+export const PLAIN_VERSION = 1
+
+export interface CatalogData {
+  readonly disks: Iterable<DiskState>
+  readonly numbers: Iterable<readonly [number, { readonly id: string; readonly removed: boolean }]>
+  readonly backups: Iterable<BackupState>
+  readonly checkpoints: Iterable<CheckpointState>
+  readonly clockSteps: readonly ClockStep[]
+  readonly last: Point
+}
+
+type Plain = readonly unknown[]
+
+const point = ({ position, time }: Point): Plain => [position, time]
+const lost = (stretch: LostStretch): Plain => [...point(stretch.from), ...point(stretch.to), stretch.reason]
+const gap = ({ kind, from, to }: Gap): Plain => [
+  kind === 'disabled' ? 0 : 1,
+  point(from),
+  to === null ? null : point(to),
+]
+
+function active(part: ActiveSlice | null): Plain | null {
+  return part === null ? null : [part.number, point(part.from), part.gaps.map(gap), part.lost.map(lost)]
+}
+
+function slice(part: Slice): Plain {
+  return [part.number, point(part.from), point(part.to), part.gaps.map(gap), part.lost.map(lost)]
+}
+
+function tombstone(stone: Tombstone): Plain {
+  switch (stone.kind) {
+    case 'dropped':
+      return [0, stone.slice, stone.at, stone.because]
+    case 'merged':
+      return [1, stone.slice, stone.at, stone.into]
+    case 'unmarked':
+      return [2, stone.slice, stone.at]
+  }
+}
+
+function bitmap(state: BitmapState): Plain {
+  const holder = state.holder === null ? null : state.holder.kind === 'backup' ? [0, state.holder.id] : [1]
+  return [
+    state.name,
+    state.granularity,
+    state.persistent,
+    state.retention,
+    state.generation,
+    point(state.createdAt),
+    state.recording,
+    holder,
+    active(state.active),
+    active(state.successor),
+    state.slices.map(slice),
+    state.highestNumber,
+    state.tombstones.map(tombstone),
+    state.pastGenerations.map((past) => [past.generation, past.endedAt, past.numbers]),
+    state.lastBackup === null ? null : [state.lastBackup.id, point(state.lastBackup.point)],
+  ]
+}
+
+function disk(state: DiskState): Plain {
+  return [
+    state.id,
+    state.number,
+    state.size,
+    point(state.addedAt),
+    state.recorder,
+    state.attached,
+    point(state.last),
+    state.resizes.map(({ at, before, after }) => [point(at), before, after]),
+    state.lost.map(lost),
+    state.windows.map(({ from, at }) => [point(from), point(at)]),
+    [...state.bitmaps.values()].map(bitmap),
+  ]
+}
+
+function phase(state: BackupPhase): Plain {
+  switch (state.kind) {
+    case 'running':
+    case 'pending':
+      return [state.kind]
+    case 'interrupted':
+      return [state.kind, point(state.at)]
+    case 'succeeded':
+      return [state.kind, point(state.at), state.slice, [...state.dropped], state.generation]
+    case 'failed':
+    case 'cancelled':
+      return [state.kind, point(state.at), state.reason]
+  }
+}
+
+function backup(state: BackupState): Plain {
+  const { base } = state
+  return [
+    state.id,
+    state.disk,
+    state.diskNumber,
+    state.bitmap,
+    state.generation,
+    state.granularity,
+    state.mode,
+    [base.kind, ...point(base), base.name ?? null],
+    point(state.point),
+    state.forceCycle,
+    state.group,
+    state.copiedBy,
+    state.digest,
+    state.bytes,
+    state.complete,
+    phase(state.phase),
+  ]
+}
+
+function checkpoint(state: CheckpointState): Plain {
+  return [state.name, point(state.point), state.bitmaps.map((ref) => [ref.disk, ref.bitmap])]
+}
+
+export function toPlain(data: CatalogData): Plain {
+  return [
+    PLAIN_VERSION,
+    point(data.last),
+    [...data.disks].map(disk),
+    [...data.numbers].map(([number, { id, removed }]) => [number, id, removed]),
+    [...data.backups].map(backup),
+    [...data.checkpoints].map(checkpoint),
+    data.clockSteps.map((step) => [point(step.at), step.from, step.to]),
+  ]
+}

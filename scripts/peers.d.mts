@@ -1,0 +1,8 @@
+export declare const PEERS: {
+  readonly 'qemu-img': 'qemu-utils'
+  readonly 'qemu-io': 'qemu-utils'
+  readonly 'qemu-nbd': 'qemu-utils'
+  readonly 'qemu-storage-daemon': 'qemu-system-common'
+}
+export declare function missingPeers(): string[]
+export declare function installPeers(log?: (line: string) => void): string[]

@@ -1,0 +1,100 @@
+/**
+ * Whether what is kept beside the log is what follows from it: every snapshot against the fold at its position, every stored
+ * value against the digest that names it (R28). Nothing here is used for anything; a store makes it anew when it fails.
+ */
+
+import { loadSlice } from '../store/bits-loader.ts'
+import type { Derived } from '../store/derived.ts'
+import { load } from '../store/snapshots.ts'
+import type { State } from '../store/state.ts'
+import type { Findings } from './findings.ts'
+
+const TODO =
+  'It is derived, so nothing is lost: delete the folder derived/ while the store is closed, and it is made anew'
+
+export class DerivedCheck {
+  readonly #derived: Derived
+  readonly #scratch: Derived
+  readonly #storeId: string
+  readonly #findings: Findings
+  #waiting: number[] = []
+
+  /** `derived` must be a copy that may be changed: reading a damaged value drops it. */
+  constructor(derived: Derived, scratch: Derived, storeId: string, findings: Findings) {
+    this.#derived = derived
+    this.#scratch = scratch
+    this.#storeId = storeId
+    this.#findings = findings
+  }
+
+  /** Stored bits first, since snapshots refer to them. */
+  async begin(): Promise<void> {
+    for (const text of this.#derived.rebuilt) this.#add(text, null)
+    for (const ref of await this.#derived.refs()) {
+      await this.#derived
+        .bits(ref)
+        .catch(() => this.#add(`the stored bits ${ref} do not have the digest that names them`, null))
+    }
+    this.#waiting = (await this.#derived.snapshots()).sort((a, b) => a - b)
+  }
+
+  /** The next position at which `at` wants to be called. */
+  get due(): number | undefined {
+    return this.#waiting[0]
+  }
+
+  /** Compares the snapshots up to the fold's position. */
+  async at(position: number, state: State): Promise<void> {
+    while (this.#waiting[0] !== undefined && this.#waiting[0] <= position) {
+      const snapshot = this.#waiting.shift()!
+      const why =
+        snapshot < position
+          ? 'it is of no position between two records'
+          : await this.#difference(position, state)
+      if (why !== null)
+        this.#add(`the snapshot at position ${snapshot} is not what the log gives: ${why}`, snapshot)
+    }
+  }
+
+  async #difference(position: number, state: State): Promise<string | null> {
+    const stored = await load(this.#derived, this.#storeId, position)
+    if (stored === undefined || stored.catalog.last.position !== position)
+      return 'it cannot be read, or what it refers to is missing'
+    if (JSON.stringify(stored.catalog.toPlain()) !== JSON.stringify(state.catalog.toPlain()))
+      return 'its disks, bitmaps, backups or checkpoints differ'
+    if ([...stored.bits.disks.keys()].join() !== [...state.bits.disks.keys()].join())
+      return 'its disks differ'
+    for (const [id, disk] of state.bits.disks) {
+      for (const name of disk.bitmaps.keys()) {
+        const why = await this.#bitsDiffer(id, name, state, stored)
+        if (why !== null) return why
+      }
+    }
+    return null
+  }
+
+  async #bitsDiffer(disk: string, name: string, state: State, stored: State): Promise<string | null> {
+    const mine = state.bits.bitmap(disk, name)!
+    const theirs = stored.bits.bitmap(disk, name)
+    const differ = `the bits of bitmap "${name}" of disk "${disk}" differ`
+    if (theirs === undefined || theirs.recording !== mine.recording || !theirs.active.equals(mine.active))
+      return differ
+    if ((theirs.successor === null) !== (mine.successor === null)) return differ
+    if (mine.successor !== null && theirs.successor?.equals(mine.successor) !== true) return differ
+    if (theirs.slices.size !== mine.slices.size) return differ
+    for (const [number, slice] of mine.slices) {
+      const other = theirs.slices.get(number)
+      if (other === undefined) return differ
+      const { size } = mine.active
+      const ours = await loadSlice(slice, size, mine.granularity, this.#scratch)
+      const kept = await loadSlice(other, size, mine.granularity, this.#derived).catch(() => undefined)
+      if (kept === undefined || !kept.equals(ours))
+        return `the bits of slice ${number} of bitmap "${name}" of disk "${disk}" differ`
+    }
+    return null
+  }
+
+  #add(what: string, position: number | null): void {
+    this.#findings.add('DERIVED_DAMAGED', `${what}. ${TODO}`, position === null ? {} : { position })
+  }
+}

@@ -1,0 +1,84 @@
+/** `import`: a trace of a real machine's writes into a disk's history. */
+import type { Command } from 'commander'
+import { TRACE_FORMATS } from '../../traces/formats.ts'
+import { type Imported, importTrace } from '../../traces/import.ts'
+import { attach } from '../attach.ts'
+import { UsageError } from '../exit.ts'
+import { withExamples } from '../help.ts'
+import { parseTime } from '../parse.ts'
+import { facts } from '../render/table.ts'
+import * as text from '../render/text.ts'
+import type { Session } from '../session.ts'
+import { importedShape } from '../shapes.ts'
+
+interface ImportCommandOptions {
+  readonly at?: string
+  readonly skipBad?: boolean
+  readonly quiet?: boolean
+}
+
+export function importCommand(program: Command, session: Session): void {
+  withExamples(
+    program
+      .command('import')
+      .description("record a trace's writes, with the distances in time that they had")
+      .argument('<disk>')
+      .argument('<trace>', 'a file, also gzip; its format is found by its content')
+      .option('--at <time>', "when its first line happened (default: the log's clock)", parseTime)
+      .option('--skip-bad', 'count bad lines and go on; otherwise one bad line refuses the whole trace')
+      .option(
+        '--quiet',
+        'nothing was written to the disk since the last session ended, though it ended uncleanly',
+      )
+      .addHelpText(
+        'after',
+        `\nFormats:\n${TRACE_FORMATS.map(({ name, columns }) => `  ${name}: ${columns}`).join('\n')}`,
+      ),
+    [
+      'slicelog --store ./state import vm-17/vda trace.csv.gz',
+      'slicelog --store ./state import vm-17/vda trace.csv --at 2026-11-18T18:00:00Z --skip-bad',
+    ],
+  ).action((disk: string, trace: string, options: ImportCommandOptions) =>
+    runImport(session, disk, trace, options),
+  )
+}
+
+async function runImport(
+  session: Session,
+  disk: string,
+  trace: string,
+  options: ImportCommandOptions,
+): Promise<void> {
+  if (session.options.commandId !== undefined) {
+    throw new UsageError('Writes are no commands and an import takes no --command-id.')
+  }
+  await session.withStore(async (store) => {
+    await attach(session, store, disk, options.quiet === true)
+    const bar = session.progress('import')
+    const imported = await importTrace(store, disk, trace, {
+      ...(options.at === undefined ? {} : { at: options.at }),
+      skipBad: options.skipBad === true,
+      signal: session.signal,
+      onProgress: ({ phase, read, size, writes }) =>
+        bar.update(read, size, `${phase}, ${text.count(writes)} writes`),
+    }).finally(() => bar.stop())
+    await session.answer(importedShape(imported), () => report(session, imported))
+  })
+}
+
+function report(session: Session, imported: Imported): string {
+  const ignored = `${text.count(imported.reads)} reads, ${text.count(imported.flushes)} flushes, ${text.count(imported.others)} others`
+  const lines = facts(session.paint, [
+    ['format', imported.format],
+    ['lines', text.count(imported.lines)],
+    ['writes', `${text.count(imported.writes)}, ${text.bytes(imported.bytes)}`],
+    ['not recorded', `${ignored}, ${text.count(imported.empty)} of length 0`],
+    ['bad lines', text.count(imported.bad)],
+    ['out of order', text.count(imported.clamped)],
+    ['positions', imported.first === null ? '-' : `@${imported.first} to @${imported.last}`],
+    ['time', imported.from === null ? '-' : `${text.time(imported.from)} to ${text.time(imported.to)}`],
+    ['shift', imported.shift === null ? '-' : `${imported.shift} ms added to the trace's times`],
+  ])
+  const bad = imported.badLines.map(({ line, why }) => `  line ${line}: ${why}`)
+  return [lines, ...(bad.length === 0 ? [] : ['Skipped, the first of them:', ...bad])].join('\n')
+}

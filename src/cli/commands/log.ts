@@ -1,0 +1,131 @@
+/** `log`: the events themselves, filtered, from either end, or as they come. */
+import { type Command, InvalidArgumentError } from 'commander'
+import type { Base, Point } from '../../../events/types.ts'
+import { parsePoint } from '../../store/points.ts'
+import type { Store } from '../../store/store.ts'
+import type { LogFilter, PointInput, RecordedEvent, WriteRange } from '../../store/types.ts'
+import { UsageError } from '../exit.ts'
+import { follow } from '../follow.ts'
+import { withExamples } from '../help.ts'
+import { collectWords, parsePositiveCount, parseRange } from '../parse.ts'
+import * as text from '../render/text.ts'
+import type { Session } from '../session.ts'
+
+/** Lines that are put together before they are written. */
+const LINES_AT_ONCE = 512
+
+interface LogOptions {
+  readonly from?: PointInput
+  readonly to?: PointInput
+  readonly disk?: string
+  readonly type?: readonly string[]
+  readonly by?: string
+  readonly range?: WriteRange
+  readonly reverse?: boolean
+  readonly limit?: number
+  readonly follow?: boolean
+}
+
+export function logCommand(program: Command, session: Session): void {
+  withExamples(
+    program
+      .command('log')
+      .description('the events of the log; with --json one object a line')
+      .option('--from <point>', 'after this point, or from this time on', parsePoint)
+      .option('--to <point>', 'up to this point', parsePoint)
+      .option('--disk <disk>', 'only of this disk')
+      .option('--type <types>', 'only these types, with commas: write,backup-begun', collectWords)
+      .option('--by <actor>', 'only what this actor did')
+      .option('--range <range>', 'only writes that touch OFFSET+LENGTH', range)
+      .option('--reverse', 'newest first')
+      .option('--limit <n>', 'at most so many', parsePositiveCount)
+      .option('--follow', 'go on with what comes, until Ctrl-C (this process owns the store meanwhile)'),
+    [
+      'slicelog --store ./state log --reverse --limit 20',
+      'slicelog --store ./state log --disk vm-17/vda --type backup-begun,backup-succeeded',
+      'slicelog --store ./state log --from 2026-11-18T18:00:00Z --range 1G+64K --json',
+    ],
+  ).action((options: LogOptions) => show(session, options))
+}
+
+function range(words: string): WriteRange {
+  const parsed = parseRange(words)
+  if (parsed.length === 0) throw new InvalidArgumentError('Its length must be 1 or more.')
+  return parsed
+}
+
+async function show(session: Session, options: LogOptions): Promise<void> {
+  if (options.follow === true && (options.reverse === true || options.to !== undefined)) {
+    throw new UsageError('--follow goes forwards without an end: leave out --reverse and --to.')
+  }
+  await session.withStore(async (store) => {
+    await printEvents(session, events(store, options, session.signal), options.follow === true).catch(
+      (error: unknown) => {
+        // Being stopped is how a long log is meant to end.
+        if (!session.signal.aborted) throw error
+      },
+    )
+  })
+}
+
+async function printEvents(
+  session: Session,
+  found: AsyncIterable<RecordedEvent>,
+  atOnce: boolean,
+): Promise<void> {
+  const line =
+    session.options.json === true ? JSON.stringify : (event: RecordedEvent) => forPeople(session, event)
+  let lines: string[] = []
+  for await (const event of found) {
+    lines.push(line(event))
+    if (lines.length < LINES_AT_ONCE && !atOnce) continue
+    await session.print(lines.join('\n'))
+    lines = []
+  }
+  if (lines.length > 0) await session.print(lines.join('\n'))
+}
+
+function events(store: Store, options: LogOptions, signal: AbortSignal): AsyncIterable<RecordedEvent> {
+  const { from, to, disk, type, by, range, reverse, limit } = options
+  const filter: LogFilter = {
+    ...(from === undefined ? {} : { from }),
+    ...(to === undefined ? {} : { to }),
+    ...(disk === undefined ? {} : { disk }),
+    ...(type === undefined ? {} : { types: type }),
+    ...(by === undefined ? {} : { actor: by }),
+    ...(range === undefined ? {} : { range: { offset: range.offset, length: range.length } }),
+    ...(reverse === undefined ? {} : { reverse }),
+    ...(limit === undefined ? {} : { limit }),
+    signal,
+  }
+  return options.follow === true ? follow(store, filter, signal) : store.log(filter)
+}
+
+function forPeople(session: Session, event: RecordedEvent): string {
+  const { colors } = session.paint
+  const { actor, commandId } = event.cause
+  const cause = [actor, commandId].filter((word) => word !== undefined).join(' ')
+  const head = `${String(event.position).padStart(9)}  ${text.time(event.time)}  ${colors.cyan(event.type.padEnd(18))}`
+  return `${head} ${event.disk ?? '-'}  ${described(event)}${cause === '' ? '' : `  ${colors.dim(`(${cause})`)}`}`.trimEnd()
+}
+
+function described(event: RecordedEvent): string {
+  if (event.type === 'write') {
+    const { op, offset, length } = event.data as { op?: string; offset?: number; length?: number }
+    return `${op === 'write' ? '' : `${op} `}${offset}+${length}`
+  }
+  return Object.entries(event.data)
+    .map(([name, value]) => `${name}=${valueText(name, value)}`)
+    .join(' ')
+}
+
+/** Points as `@17`, digests by their first figures; all of it is in --json. */
+function valueText(name: string, value: unknown): string {
+  if (typeof value === 'string') return name === 'digest' ? text.shortDigest(value) : value
+  if (!isPoint(value)) return JSON.stringify(value)
+  return 'kind' in value ? text.base(value as Base) : text.place(value)
+}
+
+function isPoint(value: unknown): value is Point {
+  return typeof value === 'object' && value !== null && 'position' in value && 'time' in value
+}

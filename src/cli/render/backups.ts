@@ -1,0 +1,45 @@
+/** Backups as a table, in the order in which they began. */
+import type { BackupInfo } from '../../store/types.ts'
+import type { Paint } from './paint.ts'
+import { table } from './table.ts'
+import { base, bytes, point } from './text.ts'
+
+export function backupTable(paint: Paint, backups: readonly BackupInfo[]): string {
+  return table(
+    paint,
+    ['backup', 'disk', 'bitmap', 'mode', 'base', 'begun', '>to copy', 'state', 'outcome'],
+    backups.map((backup) => [
+      backup.id,
+      backup.disk,
+      backup.bitmap,
+      backup.mode,
+      base(backup.base),
+      point(backup.point),
+      bytes(backup.bytes),
+      state(paint, backup.phase.kind),
+      outcome(backup),
+    ]),
+  )
+}
+
+function state({ colors }: Paint, kind: BackupInfo['phase']['kind']): string {
+  switch (kind) {
+    case 'succeeded':
+      return colors.green(kind)
+    case 'failed':
+    case 'interrupted':
+      return colors.red(kind)
+    case 'cancelled':
+      return colors.yellow(kind)
+    case 'running':
+    case 'pending':
+      return colors.cyan(kind)
+  }
+}
+
+function outcome({ phase, mode }: BackupInfo): string {
+  if (phase.kind === 'failed' || phase.kind === 'cancelled') return phase.reason
+  if (phase.kind !== 'succeeded') return ''
+  if (phase.slice === null) return mode === 'full' ? 'new generation' : ''
+  return `slice ${phase.slice}${phase.dropped.length === 0 ? '' : `, dropped ${phase.dropped.join(', ')}`}`
+}

@@ -1,0 +1,27 @@
+/** What a terminal can show: colours (never when piped, nor with NO_COLOR), block characters, its width. */
+import pc from 'picocolors'
+import type { Output } from '../io.ts'
+
+export interface Paint {
+  readonly colors: ReturnType<typeof pc.createColors>
+  /** Whether block and line characters arrive as such. */
+  readonly unicode: boolean
+  /** Columns that a line may take. */
+  readonly width: number
+}
+
+const WIDTH_PIPED = 100
+const WIDTH_MAX = 160
+
+export function paintFor(output: Output, env: Readonly<Record<string, string | undefined>>): Paint {
+  const terminal = output.isTTY === true && env.TERM !== 'dumb'
+  const colour = terminal && (env.NO_COLOR ?? '') === ''
+  const width = Math.min(output.columns ?? WIDTH_PIPED, WIDTH_MAX)
+  return { colors: pc.createColors(colour), unicode: speaksUnicode(env), width }
+}
+
+function speaksUnicode(env: Readonly<Record<string, string | undefined>>): boolean {
+  if (env.TERM === 'linux' || env.TERM === 'dumb') return false
+  const locale = env.LC_ALL || env.LC_CTYPE || env.LANG || ''
+  return /utf-?8/i.test(locale)
+}

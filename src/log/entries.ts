@@ -1,0 +1,113 @@
+/**
+ * Reading, for both implementations: what a source of stored values delivers is checked (checksum, place, no hole) and
+ * becomes records. Cost: the checksum and the decoder, about 35 ns a write; nothing is kept.
+ */
+import { checkHeader, decodeStored, type StoredHeader } from '../../events/record.ts'
+import type { LogRecord } from '../../events/types.ts'
+import { CheckpointError } from '../errors.ts'
+import { logDamaged, refusalAt } from './damaged.ts'
+import type { ReadOptions } from './event-log.ts'
+
+/** A stored value under the position that its key names. */
+export interface StoredEntry {
+  readonly position: number
+  readonly value: Uint8Array
+}
+
+/** One consistent view of the stored values. */
+export interface EntrySource {
+  /** From the entry at or before `from` to the last at or before `to`, in order or newest first. */
+  entries(from: number, to: number, reverse: boolean): AsyncIterable<readonly StoredEntry[]>
+  /** The entry with the highest position ≤ `position`. */
+  floor(position: number): Promise<StoredEntry | undefined>
+}
+
+/** The entry's records. Throws LOG_DAMAGED or FORMAT_TOO_NEW. */
+export function recordsOf(entry: StoredEntry): LogRecord[] {
+  let records: LogRecord[]
+  try {
+    records = decodeStored(entry.value)
+  } catch (error) {
+    throw refusalAt(entry.position, error)
+  }
+  if (records[0]!.first !== entry.position) throw misplaced(entry.position, records[0]!.first)
+  return records
+}
+
+/** The entry's header, after its checksum. Throws LOG_DAMAGED or FORMAT_TOO_NEW. */
+export function headerOf(entry: StoredEntry): StoredHeader {
+  let header: StoredHeader
+  try {
+    header = checkHeader(entry.value)
+  } catch (error) {
+    throw refusalAt(entry.position, error)
+  }
+  if (header.first !== entry.position) throw misplaced(entry.position, header.first)
+  return header
+}
+
+function misplaced(position: number, found: number): CheckpointError {
+  return logDamaged('misplaced', { position, found })
+}
+
+export function hole(position: number, found: number | null): CheckpointError {
+  return logDamaged('hole', { position, found })
+}
+
+/** The entry that holds `position`. Throws LOG_DAMAGED when none does. */
+export async function entryAt(source: EntrySource, position: number): Promise<StoredEntry> {
+  const entry = await source.floor(position)
+  if (entry === undefined) throw hole(position, null)
+  const { first, count } = headerOf(entry)
+  if (first + count <= position) throw hole(first + count, null)
+  return entry
+}
+
+/** `next`: the head at the time of the call. */
+export async function* readRecords(
+  source: EntrySource,
+  next: number,
+  options: ReadOptions,
+): AsyncGenerator<readonly LogRecord[], void, void> {
+  const from = options.from ?? 0
+  const to = Math.min(options.to ?? next - 1, next - 1)
+  checkPosition(from)
+  if (from > to) return
+  const reverse = options.reverse === true
+  let expected = reverse ? to : from
+  for await (const entries of source.entries(from, to, reverse)) {
+    if (options.signal?.aborted === true) throw aborted(options.signal)
+    const batch: LogRecord[] = []
+    for (const entry of entries) {
+      const records = recordsOf(entry)
+      const first = entry.position
+      const last = records[records.length - 1]!
+      const end = last.first + last.count - 1
+      const fits =
+        expected === (reverse ? to : from)
+          ? first <= expected && expected <= end
+          : expected === (reverse ? end : first)
+      if (!fits) throw hole(expected, reverse ? end : first)
+      expected = reverse ? first - 1 : end + 1
+      if (reverse) records.reverse()
+      for (const record of records) {
+        if (record.first <= to && record.first + record.count > from) batch.push(record)
+      }
+    }
+    if (batch.length > 0) yield batch
+  }
+  if (reverse ? expected >= from : expected <= to) throw hole(expected, null)
+}
+
+function checkPosition(position: number): void {
+  if (!(Number.isSafeInteger(position) && position >= 0)) throw new RangeError(`no position: ${position}`)
+}
+
+export function aborted(signal: AbortSignal): CheckpointError {
+  return new CheckpointError(
+    'ABORTED',
+    'the caller gave up; what was delivered until then holds',
+    {},
+    signal.reason,
+  )
+}

@@ -1,0 +1,84 @@
+/**
+ * Where events are kept: a small contract with two implementations (LevelDB, memory) and one exported suite of tests.
+ *
+ * The log stores records, in order, without holes. It checks what it stores and what it reads; it decides nothing.
+ * One caller appends at a time (the store's committer); any number read meanwhile and see whole records only.
+ */
+import type { EncodedRecord } from '../../events/record.ts'
+import type { LogRecord } from '../../events/types.ts'
+
+export interface LogHead {
+  /** Position of the next event = number of events. 0 for an empty log. */
+  readonly next: number
+  /** Time of the last event, null when empty. */
+  readonly time: number | null
+  /** The chain's hash after the last record (32 bytes); 32 zero bytes when empty. */
+  readonly hash: Uint8Array
+}
+
+export interface AppendOptions {
+  /** Position that the caller believes is next; another one is refused with POSITION_CONFLICT and nothing is written. */
+  readonly expected: number
+  /** Wait until the records survive a power cut (R30, level `power`). Makes every earlier record durable too. */
+  readonly sync: boolean
+}
+
+export interface ReadOptions {
+  /** First position wanted. The record that holds it is delivered whole. Default 0. */
+  readonly from?: number
+  /** Last position wanted, inclusive. Default: the head at the time of the call. */
+  readonly to?: number
+  /** Newest record first. */
+  readonly reverse?: boolean
+  readonly signal?: AbortSignal
+}
+
+export interface FollowOptions {
+  readonly from?: number
+  readonly signal?: AbortSignal
+  /** Records buffered for this reader before it is sent back to the log. Default limits.subscriberBufferRecords. */
+  readonly bufferRecords?: number
+}
+
+/** What a follower gets: records, and once each time it reaches the head or had to fall back to the log. */
+export type Followed =
+  | { readonly kind: 'records'; readonly records: readonly LogRecord[] }
+  | { readonly kind: 'caughtUp'; readonly next: number }
+  | { readonly kind: 'fellBehind'; readonly next: number }
+
+export interface EventLog {
+  readonly head: LogHead
+  /** Last head known to survive a power cut. */
+  readonly syncedHead: LogHead
+
+  /**
+   * Writes all records atomically, or none. Records must be contiguous from `expected` and chained from the head's hash.
+   * Rejects with POSITION_CONFLICT, or with IO_FAILED: then the outcome is unknown, and every later append is refused
+   * with STORE_FAILED and the first cause (R33).
+   * Idempotent append: a record whose `commandId` is already in the log is refused with COMMAND_ID_REUSED (fact `position`).
+   */
+  append(records: readonly EncodedRecord[], options: AppendOptions): Promise<LogHead>
+
+  /** Batches of decoded records in order. Throws LOG_DAMAGED (facts `position`, `problem`) at a bad checksum or a hole. */
+  read(options?: ReadOptions): AsyncIterable<readonly LogRecord[]>
+
+  /** First position whose event has time ≥ `time`; head.next if none. By bisection, no index (times never decrease). */
+  positionAtTime(time: number): Promise<number>
+
+  /** Position of the first event of the record that carried this command id. */
+  positionOfCommand(commandId: string): Promise<number | undefined>
+
+  /** Catch-up from `from` (default: the head), then live, without gap or double. Ends when aborted or the log closes. */
+  follow(options?: FollowOptions): AsyncIterable<Followed>
+
+  /**
+   * Joins runs of small records into packs; positions, times, hashes and command ids stay as they are.
+   * Returns how many stored values became how many.
+   */
+  repack(options?: {
+    readonly signal?: AbortSignal
+  }): Promise<{ readonly before: number; readonly after: number }>
+
+  /** Clean end: flushes, writes the head file. Idempotent. */
+  close(): Promise<void>
+}

@@ -1,0 +1,231 @@
+/**
+ * The log on LevelDB: one batch an append, one key a record (or pack), a head file beside it. Opened by level-open.ts.
+ *
+ * What LevelDB does not do is done here: order (one batch at a time), sync across its write-ahead files (wal-sync.ts), and
+ * telling that something is missing (head-file.ts). Small records are joined in the background (repack.ts).
+ */
+import { setImmediate as breathe } from 'node:timers/promises'
+import { EMPTY_HASH, type EncodedRecord } from '../../events/record.ts'
+import { CheckpointError } from '../errors.ts'
+import { BaseLog, type OpenSource } from './base-log.ts'
+import { aborted, headerOf } from './entries.ts'
+import type { LogHead } from './event-log.ts'
+import type { HeadFile } from './head-file.ts'
+import { commandKey, eventKey, FAR, FARTHER, positionBytes, positionOf, REPACK_KEY } from './keys.ts'
+import { CHUNK_ENTRIES, chunks, type Database, LevelSource, levelFailure } from './level-source.ts'
+import { removeOwner } from './owner.ts'
+import { Packer, type Replacement, SMALL_EVENTS } from './repack.ts'
+import { markTables } from './table-check.ts'
+import type { WalSync } from './wal-sync.ts'
+
+/** Bytes appended between two looks at which tables there are: 16 MiB are checked in a twentieth of a second. */
+const MARK_BYTES = 16 * 1024 * 1024
+
+export interface LevelParts {
+  readonly db: Database
+  /** Absent: opened to inspect, nothing is written. */
+  readonly headFile?: HeadFile
+  readonly wal: WalSync
+  readonly ownerFile: string
+  /** Where it is noted which tables need no check at the next open. */
+  readonly marks: string
+  /** Called once the database is closed. */
+  readonly closed: () => void
+  /** Small values after which they are joined in the background; Infinity: only when asked. */
+  readonly repackEvery: number
+}
+
+interface Repacked {
+  readonly before: number
+  readonly after: number
+}
+
+type Operation = { type: 'put'; key: Uint8Array; value: Uint8Array } | { type: 'del'; key: Uint8Array }
+
+export class LevelEventLog extends BaseLog {
+  readonly #parts: LevelParts
+  #unsynced = false
+  #appended = false
+  #unmarked = 0
+  #small = 0
+  #repacking: Promise<Repacked> | undefined
+  #closing = false
+
+  constructor(parts: LevelParts, head: LogHead, synced: LogHead) {
+    super(head, synced)
+    this.#parts = parts
+  }
+
+  protected override source(): Promise<OpenSource> {
+    try {
+      return Promise.resolve(new LevelSource(this.#parts.db))
+    } catch (error) {
+      return Promise.reject(levelFailure(error))
+    }
+  }
+
+  protected override async store(
+    records: readonly EncodedRecord[],
+    head: LogHead,
+    synced: LogHead,
+    sync: boolean,
+  ): Promise<void> {
+    const { db, headFile, wal } = this.#parts
+    if (headFile === undefined)
+      throw new CheckpointError('STORE_CLOSED', 'the log was opened to be inspected only')
+    const operations: Operation[] = []
+    for (const { first, bytes, commandId, count } of records) {
+      operations.push({ type: 'put', key: eventKey(first), value: bytes })
+      if (commandId !== undefined)
+        operations.push({ type: 'put', key: commandKey(commandId), value: positionBytes(first) })
+      if (count < SMALL_EVENTS) this.#small++
+    }
+    if (sync) await wal.before(this.#unsynced || operations.length === 0)
+    this.#unsynced = !sync
+    this.#appended = true
+    if (operations.length > 0) await db.batch(operations, { sync })
+    if (sync) await wal.after()
+    headFile.write(head, synced)
+    this.#unmarked += records.reduce((sum, { bytes }) => sum + bytes.length, 0)
+    if (this.#unmarked >= MARK_BYTES) this.#mark()
+    if (this.#small >= this.#parts.repackEvery && this.#repacking === undefined) this.#repackInBackground()
+  }
+
+  protected override async indexedPosition(commandId: string): Promise<number | undefined> {
+    try {
+      const value = await this.#parts.db.get(commandKey(commandId))
+      return value && positionOf(value)
+    } catch (error) {
+      throw levelFailure(error)
+    }
+  }
+
+  /** So that an open after a kill reads at most what was written since, whatever the log's size. */
+  #mark(): void {
+    this.#unmarked = 0
+    markTables(this.#parts.wal.folder, this.#parts.marks)
+  }
+
+  #repackInBackground(): void {
+    // Damage met here is left to whoever reads the place; a failed write is met again by the next append.
+    this.repackSome().catch(() => {
+      this.#small = Number.NEGATIVE_INFINITY
+    })
+  }
+
+  protected override async repackSome(signal?: AbortSignal): Promise<Repacked> {
+    while (this.#repacking !== undefined) await this.#repacking.catch(() => undefined)
+    this.#small = 0
+    this.#repacking = this.#repack(signal)
+    try {
+      return await this.#repacking
+    } catch (error) {
+      throw levelFailure(error)
+    } finally {
+      this.#repacking = undefined
+    }
+  }
+
+  async #repack(signal: AbortSignal | undefined): Promise<Repacked> {
+    const to = this.head.next - 1
+    const source = new LevelSource(this.#parts.db)
+    let from = 0
+    let before = 0
+    let saved = 0
+    try {
+      const { cursor, previous } = await this.#repackStart(source)
+      if (cursor > to) return { before: 0, after: 0 }
+      from = cursor
+      const packer = new Packer(previous, cursor)
+      for await (const entries of source.entries(cursor, to, false)) {
+        for (const entry of entries) {
+          if (signal?.aborted === true) throw aborted(signal)
+          if (this.failed) return { before, after: before - saved }
+          before++
+          saved += await this.#replace(packer.add(entry), packer.cursor)
+        }
+      }
+      saved += await this.#replace(packer.flush(), packer.cursor)
+    } finally {
+      await source.release()
+    }
+    // The replaced values fill the tables until they are compacted, which a snapshot would prevent: ours is released.
+    if (saved > 0 && !this.failed) await this.#parts.db.compactRange(eventKey(from), eventKey(to))
+    return { before, after: before - saved }
+  }
+
+  /** The stored cursor, if it still is a boundary between two values; else the start. */
+  async #repackStart(source: LevelSource): Promise<{ cursor: number; previous: Uint8Array }> {
+    const stored = await this.#parts.db.get(REPACK_KEY)
+    const cursor = (stored && positionOf(stored)) ?? 0
+    const before = cursor === 0 ? undefined : await source.floor(cursor - 1)
+    if (before === undefined) return { cursor: 0, previous: EMPTY_HASH }
+    const { first, count, hash } = headerOf(before)
+    return first + count === cursor ? { cursor, previous: hash } : { cursor: 0, previous: EMPTY_HASH }
+  }
+
+  /** One atomic batch: the pack in, what it holds out, the cursor on. Returns how many values that saved. */
+  async #replace(replacement: Replacement | undefined, cursor: number): Promise<number> {
+    if (replacement === undefined) return 0
+    const [head, ...others] = replacement.entries
+    const operations: Operation[] = [
+      { type: 'put', key: eventKey(head!.position), value: replacement.pack },
+      ...others.map(({ position }) => ({ type: 'del' as const, key: eventKey(position) })),
+      { type: 'put', key: REPACK_KEY, value: positionBytes(cursor) },
+    ]
+    // Unsynced on purpose: losing the batch leaves what it would have replaced.
+    await this.#parts.db.batch(operations, { sync: false })
+    this.#appended = true
+    if (!this.#closing) await breathe()
+    return others.length
+  }
+
+  /**
+   * Every key and value as they are, for verify. LevelDB passes over a block that it cannot read and says so only at the end,
+   * with the last chunk withheld: from there on entries are asked for one by one, and then the error is thrown.
+   */
+  async *rawEntries(): AsyncGenerator<
+    readonly { readonly key: Uint8Array; readonly value: Uint8Array }[],
+    void,
+    void
+  > {
+    let after: Uint8Array | undefined
+    for (const size of [CHUNK_ENTRIES, 1]) {
+      const range = after === undefined ? {} : { gt: after }
+      const iterator = this.#parts.db.iterator({ ...range, fillCache: false, highWaterMarkBytes: 512 * 1024 })
+      try {
+        for await (const chunk of chunks(iterator, size)) {
+          yield chunk.map(([key, value]) => ({ key, value }))
+          after = chunk[chunk.length - 1]![0]
+        }
+        return
+      } catch (error) {
+        if (size === 1) throw error
+      }
+    }
+  }
+
+  protected override async release(): Promise<void> {
+    this.#closing = true
+    const { db, headFile, ownerFile } = this.#parts
+    try {
+      await this.#repacking?.catch(() => undefined)
+      if (headFile !== undefined && !this.failed) await this.#endCleanly(headFile)
+    } finally {
+      headFile?.close()
+      removeOwner(ownerFile)
+      await db.close()
+      if (headFile !== undefined && !this.failed) this.#mark()
+      this.#parts.closed()
+    }
+  }
+
+  /** After this nothing is left in a write-ahead file: everything is in synced tables, compressed. */
+  async #endCleanly(headFile: HeadFile): Promise<void> {
+    if (this.#small > 0) await this.repackSome().catch(() => undefined)
+    // Compacting a range that holds nothing only writes out what is in memory.
+    if (this.#appended) await this.#parts.db.compactRange(FAR, FARTHER)
+    headFile.write(this.head, this.head, 'closed')
+    headFile.sync()
+  }
+}

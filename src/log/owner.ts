@@ -1,0 +1,77 @@
+/**
+ * Who has the store open, for the one that is refused (R34). LevelDB's lock decides; this file only explains, so it may be
+ * stale or missing and nothing breaks.
+ */
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { CheckpointError } from '../errors.ts'
+
+export interface Owner {
+  readonly pid: number
+  readonly host: string
+  readonly bootId: string
+  /** ISO 8601. */
+  readonly since: string
+  readonly command: string
+}
+
+export function writeOwner(path: string, bootId: Uint8Array): void {
+  const owner: Owner = {
+    pid: process.pid,
+    host: hostname(),
+    bootId: Buffer.from(bootId).toString('hex'),
+    since: new Date().toISOString(),
+    command: process.argv.slice(0, 6).join(' '),
+  }
+  writeFileSync(path, JSON.stringify(owner))
+}
+
+/** Removes the file if it still names this process. */
+export function removeOwner(path: string): void {
+  if (readOwner(path)?.pid === process.pid) rmSync(path, { force: true })
+}
+
+export function readOwner(path: string): Owner | undefined {
+  try {
+    const raw: unknown = JSON.parse(readFileSync(path, 'utf8'))
+    if (typeof raw !== 'object' || raw === null) return undefined
+    const owner = raw as Partial<Owner>
+    return Number.isSafeInteger(owner.pid) ? (owner as Owner) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+type Life = 'running' | 'gone' | 'unknown'
+
+function lifeOf(owner: Owner): Life {
+  if (owner.host !== hostname()) return 'unknown'
+  try {
+    process.kill(owner.pid, 0)
+    return 'running'
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM' ? 'running' : 'gone'
+  }
+}
+
+export function storeInUse(path: string, folder: string, cause: unknown): CheckpointError {
+  const owner = readOwner(path)
+  if (owner === undefined) {
+    return new CheckpointError(
+      'STORE_IN_USE',
+      `${folder} is open elsewhere; by whom is unknown`,
+      { folder, heldBy: null },
+      cause,
+    )
+  }
+  const life = lifeOf(owner)
+  const who =
+    owner.pid === process.pid && life === 'running' ? 'this process' : `process ${owner.pid} on ${owner.host}`
+  const hint = life === 'gone' ? '; that process is gone, so another one holds it now' : '; end it, or ask it'
+  return new CheckpointError(
+    'STORE_IN_USE',
+    `${folder} is open in ${who} since ${owner.since} (${owner.command})${hint}`,
+    { folder, heldBy: { ...owner, life } },
+    cause,
+  )
+}

@@ -1,0 +1,83 @@
+/**
+ * What was written to a disk between any two points, whether or not a bitmap existed then (R23). Answered from the log;
+ * a lost stretch, or a base older than the disk, covers the whole disk and says why (R24, R35).
+ */
+import type { LostStretch, Point } from '../../events/types.ts'
+import { DirtyBitmap } from '../../projections/bitmap.ts'
+import type { ClockStep, DiskState } from '../../projections/state.ts'
+import type { EventLog } from '../log/event-log.ts'
+import { foldWrites } from './fold-writes.ts'
+import type { Changed } from './types.ts'
+
+export interface ChangedRequest {
+  /** The disk as it was at `until`. */
+  readonly disk: DiskState
+  /** What is known of it now: windows and lost stretches told after `until` may reach back before it. */
+  readonly now: DiskState | undefined
+  readonly since: Point
+  readonly until: Point
+  readonly granularity: number
+  readonly clockSteps: readonly ClockStep[]
+  readonly signal?: AbortSignal | undefined
+  readonly onProgress?: ((position: number) => void) | undefined
+}
+
+export async function changedBetween(log: EventLog, request: ChangedRequest): Promise<Changed> {
+  const { disk, since, until, granularity } = request
+  const bits = new DirtyBitmap(disk.size, granularity)
+  const windows = (request.now ?? disk).windows
+  const inside = (point: Point) =>
+    windows.some((window) => window.from.position < point.position && point.position < window.at.position)
+  const lost = lostSince(request.now ?? disk, since, until)
+  const older = since.position < disk.addedAt.position
+  const upTo = windows.reduce(
+    (end, window) => (reaches(window.from, window.at, end) ? window.at.position : end),
+    until.position,
+  )
+
+  if (older || lost.length > 0) bits.setAll()
+  else
+    await foldWrites(
+      log,
+      { disk, after: since.position, upTo, signal: request.signal, onProgress: request.onProgress },
+      bits,
+    )
+
+  const extents = bits.extentList().map(([offset, length]) => ({ offset, length }))
+  return {
+    disk: disk.id,
+    since,
+    until,
+    granularity,
+    bytes: extents.reduce((sum, extent) => sum + extent.length, 0),
+    resolution: inside(since) || inside(until) ? 'window' : 'exact',
+    complete: !older && lost.length === 0,
+    lost,
+    clockSteps: request.clockSteps.filter(
+      (step) => step.at.position > since.position && step.at.position <= until.position,
+    ),
+    digest: bits.digest(),
+    reason: reasonOf(older, lost, since, until),
+    extents,
+  }
+}
+
+/** A stretch matters when any of it lies in the span: it ended after the base, and began before the end. */
+function lostSince(disk: DiskState, since: Point, until: Point): readonly LostStretch[] {
+  return disk.lost.filter(
+    (stretch) => stretch.to.position > since.position && stretch.from.position < until.position,
+  )
+}
+
+function reaches(from: Point, at: Point, position: number): boolean {
+  return from.position < position && position < at.position
+}
+
+function reasonOf(older: boolean, lost: readonly LostStretch[], since: Point, until: Point): string {
+  if (older) return 'the base is older than the disk itself, so the whole disk is covered (R24)'
+  if (lost.length > 0) {
+    const reasons = [...new Set(lost.map((stretch) => stretch.reason))].join('; ')
+    return `writes may have gone unrecorded in the span (${reasons}), so the whole disk is covered (R35)`
+  }
+  return `every write after position ${since.position} up to position ${until.position}, from the log`
+}

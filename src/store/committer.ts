@@ -1,0 +1,560 @@
+/**
+ * The one way in: every write and every command becomes records here, in order, and reaches the log before anything else
+ * sees it (R31). One loop, group commit, at most one append in flight.
+ *
+ * Writes: all calls that wait form one atomic batch of records. While a batch is being put, the next one is encoded and
+ * the one before is folded, so the main thread works during the put. Cost of a row: copied once, encoded once, set in
+ * each recording bitmap once.
+ * Commands: the pipeline is drained, `decide` sees every earlier event, the record is synced (R30). A command that is a
+ * quiet point records the moves in flight again right behind itself, in the same batch (R8).
+ * After a failed append nothing is guessed: waiting calls end as OUTCOME_UNKNOWN, later ones as STORE_FAILED (R33).
+ */
+import { type EncodedRecord, encodeEvents, encodeWrites } from '../../events/record.ts'
+import type { DomainEvent, LogRecord, RecordMeta, WriteColumns, WriteSection } from '../../events/types.ts'
+import { slicesNeeded } from '../../projections/bits.ts'
+import type { Catalog } from '../../projections/catalog.ts'
+import { assert, CheckpointError } from '../errors.ts'
+import { limits } from '../limits.ts'
+import type { EventLog } from '../log/event-log.ts'
+import type { ClockReading, LogClock } from './clock.ts'
+import { PendingDisk, type Recorded, type RowBuffers, type Waiter } from './incoming.ts'
+import type { State } from './state.ts'
+import type { Durability, Writes } from './types.ts'
+
+/** Row buffers kept for later batches: one is filled while one is put and one is folded. */
+const SPARE_BUFFERS = 3
+
+/** Rows after which a waiting batch is closed and the next one begun. */
+const BATCH_ROWS = 16 * limits.recordWritesMax
+
+interface WriteBatch {
+  readonly kind: 'writes'
+  readonly disks: Map<number, PendingDisk>
+  rows: number
+  /** A call with times of its own travels alone. */
+  readonly sealed: boolean
+}
+
+/** What a decided command wants recorded, and how its answer is made once it is. */
+export interface Decided<T> {
+  readonly events: readonly DomainEvent[]
+  /** Disks for which this is a quiet point: their moves in flight are recorded again behind it (R8). */
+  readonly quiet: readonly string[]
+  /** The folded record, or null when nothing had to change. */
+  answer(landed: Landed | null): T | Promise<T>
+}
+
+export interface Landed {
+  readonly record: Extract<LogRecord, { kind: 'events' }>
+}
+
+export interface CommandWork<T> {
+  readonly meta: RecordMeta
+  /** `time`: what the record will carry, unless deciding takes the clock on (then it is later). */
+  decide(time: number, catalog: Catalog): Promise<Decided<T>>
+  /** The first answer of this command id, from the log (R13). */
+  recall(position: number): Promise<T>
+}
+
+interface CommandEntry {
+  readonly kind: 'command'
+  readonly run: () => Promise<void>
+  readonly reject: (error: unknown) => void
+}
+
+/** Callers to be answered: positions count from `base`, where the first row of their disk's columns went. */
+interface Done {
+  readonly waiters: readonly Waiter[]
+  readonly base: number
+}
+
+interface Batch {
+  readonly records: readonly EncodedRecord[]
+  readonly folded: readonly LogRecord[]
+  readonly done: readonly Done[]
+  /** Whose columns `folded` looks at. */
+  readonly rows: readonly PendingDisk[]
+}
+
+interface InFlight {
+  readonly batch: Batch
+  readonly put: Promise<unknown>
+}
+
+export interface CommitterHooks {
+  /** After each fold: how many events it added. */
+  onFolded(records: readonly LogRecord[]): void
+  /** Puts bits of slices in memory before a fold that needs them. */
+  materialize(record: LogRecord): Promise<void>
+}
+
+export class Committer {
+  readonly #log: EventLog
+  readonly #state: State
+  readonly #clock: LogClock
+  readonly #sync: boolean
+  readonly #hooks: CommitterHooks
+  readonly #queue: (WriteBatch | CommandEntry)[] = []
+  readonly #moves = new Map<number, Set<WriteColumns>>()
+  readonly #spare: RowBuffers[] = []
+  #inFlight: InFlight | null = null
+  #running = false
+  #idle: Promise<void> = Promise.resolve()
+  #failure: CheckpointError | null = null
+  #closed = false
+  // The head including what is in flight: what the next record continues from.
+  #next: number
+  #hash: Uint8Array
+  #time: number | null
+
+  constructor(log: EventLog, state: State, clock: LogClock, durability: Durability, hooks: CommitterHooks) {
+    this.#log = log
+    this.#state = state
+    this.#clock = clock
+    this.#sync = durability === 'power'
+    this.#hooks = hooks
+    this.#next = log.head.next
+    this.#hash = log.head.hash
+    this.#time = log.head.time
+  }
+
+  get failure(): CheckpointError | null {
+    return this.#failure
+  }
+
+  /** R1, R31. Rejects with the codes of `PendingDisk.take`, OUTCOME_UNKNOWN, STORE_FAILED, STORE_CLOSED. */
+  recordWrites(
+    disk: number,
+    id: string,
+    size: number,
+    writes: Writes,
+    onRecorded: Waiter['onRecorded'],
+  ): Promise<Recorded> {
+    return new Promise((resolve, reject) => {
+      const refusal = this.#refusal()
+      if (refusal !== null) {
+        reject(refusal)
+        return
+      }
+      const timed = !Array.isArray(writes) && (writes as WriteColumns)?.times !== undefined
+      const batch = this.#openBatch(timed, disk, size)
+      let pending = batch.disks.get(disk)
+      if (pending === undefined) {
+        pending = new PendingDisk(disk, id, size, this.#spare.pop())
+        batch.disks.set(disk, pending)
+      }
+      const from = pending.rows
+      let count = 0
+      try {
+        count = pending.take(writes)
+      } catch (error) {
+        reject(error)
+        return
+      }
+      batch.rows += count
+      pending.waiters.push({ from, count, resolve, reject, onRecorded })
+      this.#start()
+    })
+  }
+
+  execute<T>(work: CommandWork<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const refusal = this.#refusal()
+      if (refusal !== null) {
+        reject(refusal)
+        return
+      }
+      const run = async () => resolve(await this.#command(work))
+      this.#queue.push({ kind: 'command', run, reject })
+      this.#start()
+    })
+  }
+
+  /** Runs `work` while nothing is committed: it sees and may repair the live state. */
+  exclusive<T>(work: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ kind: 'command', run: async () => resolve(await work()), reject })
+      this.#start()
+    })
+  }
+
+  /** Remembers a write whose bytes are still moving, until `settled` (R8). */
+  trackMove(disk: number, columns: WriteColumns): () => void {
+    let moves = this.#moves.get(disk)
+    if (moves === undefined) {
+      moves = new Set()
+      this.#moves.set(disk, moves)
+    }
+    moves.add(columns)
+    return () => moves.delete(columns)
+  }
+
+  /** Resolves when everything handed in so far has ended. */
+  async settled(): Promise<void> {
+    while (this.#running) await this.#idle
+  }
+
+  /** No call is taken any more; what waits is done first. */
+  async close(): Promise<void> {
+    this.#closed = true
+    await this.settled()
+  }
+
+  #refusal(): CheckpointError | null {
+    if (this.#failure !== null) return this.#failure
+    if (this.#closed) return new CheckpointError('STORE_CLOSED', 'the store is closed; open it again')
+    return null
+  }
+
+  /** The batch that waits, unless a resize came between its calls and this one: ranges are checked against one size. */
+  #openBatch(timed: boolean, disk: number, size: number): WriteBatch {
+    const last = this.#queue.at(-1)
+    if (
+      !timed &&
+      last?.kind === 'writes' &&
+      !last.sealed &&
+      last.rows < BATCH_ROWS &&
+      (last.disks.get(disk)?.size ?? size) === size
+    )
+      return last
+    const batch: WriteBatch = { kind: 'writes', disks: new Map(), rows: 0, sealed: timed }
+    this.#queue.push(batch)
+    return batch
+  }
+
+  #start(): void {
+    if (this.#running) return
+    this.#running = true
+    // A microtask later, so that every call of this turn joins the first batch.
+    this.#idle = Promise.resolve().then(() => this.#drain())
+  }
+
+  async #drain(): Promise<void> {
+    for (;;) {
+      const entry = this.#queue.shift()
+      if (entry === undefined) {
+        if (this.#inFlight === null) break
+        await this.#land(null)
+      } else if (this.#failure !== null) {
+        this.#refuse(entry, this.#failure)
+      } else if (entry.kind === 'writes') {
+        await this.#writes(entry)
+      } else {
+        await this.#land(null)
+        // What was in flight may have failed just now: then the command was not tried, and nothing about it is unknown.
+        if (this.#failure !== null) this.#refuse(entry, this.#failure)
+        else await entry.run().catch(entry.reject)
+      }
+    }
+    this.#running = false
+  }
+
+  async #writes(entry: WriteBatch): Promise<void> {
+    let batch: Batch | null
+    try {
+      batch = this.#encodeBatch(entry)
+    } catch (error) {
+      // A bug of ours: what was half encoded must not reach the log, nor anything after it.
+      this.#fail(error)
+      this.#refuse(entry, this.#failure!)
+      return
+    }
+    if (batch !== null) await this.#land(batch)
+  }
+
+  #refuse(entry: WriteBatch | CommandEntry, error: CheckpointError): void {
+    if (entry.kind === 'command') entry.reject(error)
+    else
+      for (const pending of entry.disks.values()) for (const waiter of pending.waiters) waiter.reject(error)
+  }
+
+  /** Waits for the append in flight, launches `next`, and only then folds the one that landed. */
+  async #land(next: Batch | null): Promise<void> {
+    const before = this.#inFlight
+    this.#inFlight = null
+    if (before !== null) {
+      try {
+        await before.put
+      } catch (cause) {
+        this.#fail(cause)
+        rejectAll(before.batch.done, this.#unknown(cause))
+        rejectAll(next?.done ?? [], this.#failure!)
+        return
+      }
+    }
+    if (next !== null) {
+      const put = this.#log.append(next.records, { expected: next.records[0]!.first, sync: this.#sync })
+      put.catch(() => undefined) // Seen when it is awaited above; until then it must not count as unhandled.
+      this.#inFlight = { batch: next, put }
+    }
+    if (before !== null) this.#fold(before.batch)
+  }
+
+  #fold(batch: Batch): void {
+    try {
+      for (const record of batch.folded) this.#state.apply(record)
+    } catch (bug) {
+      // A bug of ours: the log has the writes and the state does not. Only an open folds them again.
+      this.#fail(bug)
+      rejectAll(batch.done, this.#failure!)
+      return
+    }
+    tellRecorded(batch.done)
+    this.#hooks.onFolded(batch.folded)
+    resolveAll(batch.done)
+    for (const pending of batch.rows) this.#keepBuffers(pending)
+  }
+
+  /** Nothing that was folded looks at these rows any more: the next batch may have their place. */
+  #keepBuffers({ offsets, lengths }: PendingDisk): void {
+    if (this.#spare.length < SPARE_BUFFERS && offsets.length <= 2 * BATCH_ROWS)
+      this.#spare.push({ offsets, lengths })
+  }
+
+  #encodeBatch(batch: WriteBatch): Batch | null {
+    // Times of the caller's own need no clock (and a step told here could overtake them).
+    const reading = batch.sealed ? { time: this.#time ?? 0, step: null } : this.#clock.read(this.#time)
+    const records: EncodedRecord[] = []
+    const folded: LogRecord[] = []
+    const done: Done[] = []
+    if (reading.step !== null) this.#encodeStep(reading, records, folded)
+    const rows: PendingDisk[] = []
+    let base = this.#next
+    for (const pending of batch.disks.values()) {
+      const good = this.#recheck(pending)
+      done.push({ waiters: good.waiters, base })
+      if (good.rows > 0) rows.push(good)
+      base += good.rows
+    }
+    this.#encodeRows(rows, reading.time, records, folded)
+    if (records.length > 0) return { records, folded, done, rows }
+    // Only empty calls: they are answered in their turn, after what was in flight before them.
+    tellRecorded(done)
+    resolveAll(done)
+    return null
+  }
+
+  /** Rows that a resize, a removal or the log's time overtook between the call and now are refused, call by call. */
+  #recheck(pending: PendingDisk): PendingDisk {
+    const place = this.#state.catalog.diskByNumber(pending.disk)
+    const disk = place === undefined || place.removed ? undefined : this.#state.catalog.disk(place.id)
+    const late =
+      pending.times !== null && pending.rows > 0 && this.#time !== null && pending.times[0]! < this.#time
+    if (disk !== undefined && disk.size === pending.size && !late) return pending
+    const kept = new PendingDisk(pending.disk, pending.id, disk?.size ?? 0)
+    for (const waiter of pending.waiters) {
+      try {
+        if (disk === undefined)
+          throw new CheckpointError(
+            'DISK_NOT_FOUND',
+            `disk "${pending.id}" was removed; add it again first`,
+            { disk: pending.id },
+          )
+        if (late) throw timeBehindLog(pending.times![0]!, this.#time!)
+        const from = kept.rows
+        const count = kept.take(pending.columns(waiter.from, waiter.from + waiter.count))
+        kept.waiters.push({ ...waiter, from, count })
+      } catch (error) {
+        waiter.reject(error)
+      }
+    }
+    return kept
+  }
+
+  /** Splits rows into records of at most `recordWritesMax`, disk after disk, so a call's positions are consecutive. */
+  #encodeRows(
+    rows: readonly PendingDisk[],
+    time: number,
+    records: EncodedRecord[],
+    folded: LogRecord[],
+  ): void {
+    let sections: WriteSection[] = []
+    let room: number = limits.recordWritesMax
+    const flush = () => {
+      if (sections.length === 0) return
+      const base = sections[0]!.columns.times?.[0] ?? time
+      const record = encodeWrites(this.#next, base, sections, this.#hash)
+      records.push(record)
+      folded.push({
+        kind: 'writes',
+        first: record.first,
+        count: record.count,
+        time: base,
+        lastTime: record.lastTime,
+        sections,
+      })
+      this.#advance(record)
+      sections = []
+      room = limits.recordWritesMax
+    }
+    for (const pending of rows) {
+      for (let from = 0; from < pending.rows; ) {
+        const to = Math.min(pending.rows, from + room)
+        sections.push({ disk: pending.disk, columns: pending.columns(from, to) })
+        room -= to - from
+        from = to
+        if (room === 0) flush()
+      }
+    }
+    flush()
+  }
+
+  #encodeEvents(
+    time: number,
+    meta: RecordMeta,
+    events: readonly DomainEvent[],
+    records: EncodedRecord[],
+    folded: LogRecord[],
+  ): void {
+    const record = encodeEvents(this.#next, time, meta, events, this.#hash)
+    records.push(record)
+    folded.push({
+      kind: 'events',
+      first: record.first,
+      count: record.count,
+      time,
+      lastTime: record.lastTime,
+      meta,
+      events,
+    })
+    this.#advance(record)
+  }
+
+  #advance(record: EncodedRecord): void {
+    this.#next = record.first + record.count
+    this.#hash = record.hash
+    this.#time = record.lastTime
+  }
+
+  async #command<T>(work: CommandWork<T>): Promise<T> {
+    const { commandId } = work.meta
+    if (commandId !== undefined) {
+      const position = await this.#log.positionOfCommand(commandId)
+      if (position !== undefined) return await work.recall(position)
+    }
+    const reading = this.#clock.read(this.#time)
+    const decided = await work.decide(reading.time, this.#after(reading))
+    let events = decided.events
+    if (events.length === 0) {
+      if (commandId === undefined) return await decided.answer(null)
+      events = [{ type: 'nothing-changed' }] // So that the same id is answered the same for ever (R13).
+    }
+    return await decided.answer({ record: await this.#commit(reading, work.meta, events, decided.quiet) })
+  }
+
+  /** What decide is to see: a step of the clock goes into the log ahead of the command's record, if that is recorded at all (R21). */
+  #after({ step, time }: ClockReading): Catalog {
+    const { catalog } = this.#state
+    if (step === null) return catalog
+    const fork = catalog.fork()
+    fork.applyEvent({ type: 'clock-stepped', ...step }, this.#next, { position: this.#next, time })
+    return fork
+  }
+
+  /** One synced batch: the record of `events`, and behind it the moves in flight of the disks in `quiet` (R8). */
+  async #commit(
+    reading: ClockReading,
+    meta: RecordMeta,
+    events: readonly DomainEvent[],
+    quiet: readonly string[],
+  ): Promise<Landed['record']> {
+    const records: EncodedRecord[] = []
+    const folded: LogRecord[] = []
+    if (reading.step !== null) this.#encodeStep(reading, records, folded)
+    this.#encodeEvents(reading.time, meta, events, records, folded)
+    const landed = folded.at(-1)!
+    assert(landed.kind === 'events', 'a command lands as an events record')
+    this.#encodeRows(this.#movesInFlight(quiet, events), reading.time, records, folded)
+    try {
+      await this.#log.append(records, { expected: records[0]!.first, sync: true })
+    } catch (cause) {
+      this.#fail(cause)
+      throw this.#unknown(cause)
+    }
+    try {
+      for (const record of folded) {
+        if (slicesNeeded(record).length > 0) await this.#hooks.materialize(record)
+        this.#state.apply(record)
+      }
+    } catch (bug) {
+      // The log has it and the state does not: only an open folds it again.
+      this.#fail(bug)
+      throw this.#failure
+    }
+    this.#hooks.onFolded(folded)
+    return landed
+  }
+
+  #encodeStep({ step, time }: ClockReading, records: EncodedRecord[], folded: LogRecord[]): void {
+    if (step !== null) this.#encodeEvents(time, {}, [{ type: 'clock-stepped', ...step }], records, folded)
+    this.#clock.told()
+  }
+
+  /** R8: a write that was logged and had not landed at the point is recorded again right after it. */
+  #movesInFlight(disks: readonly string[], events: readonly DomainEvent[]): PendingDisk[] {
+    const again: PendingDisk[] = []
+    for (const id of disks) {
+      const disk = this.#state.catalog.disk(id)
+      const moves = disk === undefined ? undefined : this.#moves.get(disk.number)
+      if (disk === undefined || moves === undefined || moves.size === 0) continue
+      if (events.some((event) => event.type === 'disk-removed' && event.disk === id)) continue
+      const size = events.reduce(
+        (now, event) => (event.type === 'disk-resized' && event.disk === id ? event.size : now),
+        disk.size,
+      )
+      const pending = new PendingDisk(disk.number, id, size)
+      for (const columns of moves) pending.take(clip(columns, size))
+      if (pending.rows > 0) again.push(pending)
+    }
+    return again
+  }
+
+  #fail(cause: unknown): void {
+    if (this.#failure !== null) return
+    this.#failure = new CheckpointError(
+      'STORE_FAILED',
+      'a write to the log failed, so the store takes nothing more; see the cause, put it right (free space, a healthy disk), then close and open the store again',
+      { cause: cause instanceof Error ? cause.message : String(cause) },
+      cause,
+    )
+  }
+
+  #unknown(cause: unknown): CheckpointError {
+    return new CheckpointError(
+      'OUTCOME_UNKNOWN',
+      'the write to the log failed, so it is unknown whether this was recorded; open the store again: its command id, or the log, tells',
+      {},
+      cause,
+    )
+  }
+}
+
+function tellRecorded(done: readonly Done[]): void {
+  for (const { waiters, base } of done) {
+    for (const { from, onRecorded } of waiters) if (onRecorded !== null) onRecorded(base + from)
+  }
+}
+
+function resolveAll(done: readonly Done[]): void {
+  for (const { waiters, base } of done) {
+    for (const { from, count, resolve } of waiters) resolve({ first: base + from, count })
+  }
+}
+
+function rejectAll(done: readonly Done[], error: CheckpointError): void {
+  for (const { waiters } of done) for (const { reject } of waiters) reject(error)
+}
+
+function clip(columns: WriteColumns, size: number): WriteColumns {
+  const offsets = columns.offsets.map((offset) => Math.min(offset, size))
+  const lengths = columns.lengths.map((length, i) => Math.min(length, size - offsets[i]!))
+  return { offsets, lengths, ops: columns.ops }
+}
+
+function timeBehindLog(time: number, last: number): CheckpointError {
+  return new CheckpointError(
+    'TIME_INVALID',
+    `the first time (${new Date(time).toISOString()}) is before the log's last (${new Date(last).toISOString()}); shift the times so that they go on from there`,
+    { time, last },
+  )
+}

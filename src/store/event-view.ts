@@ -1,0 +1,62 @@
+/** Events as objects, for readers that want them so: subscribers, `log`, audits. The write path never makes these. */
+import { type DomainEvent, type LogRecord, WRITE_OPS } from '../../events/types.ts'
+import type { CatalogReader } from '../../projections/catalog.ts'
+import type { RecordedEvent } from './types.ts'
+
+const NO_CAUSE = {}
+
+/** The record's events in order. Disk numbers are named by the catalog, which knows removed disks too. */
+export function* eventsOf(record: LogRecord, catalog: CatalogReader): Generator<RecordedEvent> {
+  if (record.kind === 'events') {
+    for (let i = 0; i < record.events.length; i++) {
+      yield domainEvent(record.events[i]!, record.first + i, record, catalog)
+    }
+    return
+  }
+  let position = record.first
+  for (const { disk, columns } of record.sections) {
+    const id = catalog.diskByNumber(disk)?.id ?? null
+    for (let i = 0; i < columns.offsets.length; i++) {
+      yield {
+        position: position++,
+        time: columns.times?.[i] ?? record.time,
+        type: 'write',
+        disk: id,
+        data: {
+          op: WRITE_OPS[columns.ops?.[i] ?? 0],
+          offset: columns.offsets[i],
+          length: columns.lengths[i],
+        },
+        cause: NO_CAUSE,
+      }
+    }
+  }
+}
+
+function domainEvent(
+  event: DomainEvent,
+  position: number,
+  record: Extract<LogRecord, { kind: 'events' }>,
+  catalog: CatalogReader,
+): RecordedEvent {
+  const { type, ...rest } = event as DomainEvent & { disk?: string }
+  const { disk = diskOf(event, catalog), ...data } = rest
+  return { position, time: record.time, type, disk: disk ?? null, data, cause: record.meta }
+}
+
+/** Time of the event at `position`, which lies inside the record. */
+export function timeAt(record: LogRecord, position: number): number {
+  if (record.kind === 'events') return record.time
+  let first = record.first
+  for (const { columns } of record.sections) {
+    const rows = columns.offsets.length
+    if (position < first + rows) return columns.times?.[position - first] ?? record.time
+    first += rows
+  }
+  return record.lastTime
+}
+
+/** The end of a backup names the backup alone; its disk is the one that it began on. */
+function diskOf(event: DomainEvent, catalog: CatalogReader): string | undefined {
+  return 'backup' in event ? catalog.backup(event.backup)?.disk : undefined
+}

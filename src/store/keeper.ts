@@ -1,0 +1,119 @@
+/**
+ * Upkeep behind the committer's back: bits of frozen slices go to the derived store and out of memory, and a snapshot is
+ * taken every so many events. All of it may fail or be lost without loss: it can be derived again.
+ */
+import type { LogRecord } from '../../events/types.ts'
+import { refOf, type SliceBits } from '../../projections/bits.ts'
+import type { Derived } from './derived.ts'
+import { freeze, refsIn, store } from './snapshots.ts'
+import type { State } from './state.ts'
+
+/** A close takes a snapshot when the next open would have to fold more events than this. */
+const CLOSE_SNAPSHOT_EVENTS = 16_384
+
+export interface KeeperParts {
+  readonly derived: Derived
+  readonly state: State
+  readonly storeId: string
+  readonly snapshotEvery: number
+  readonly snapshotAt: number
+}
+
+export class Keeper {
+  readonly #parts: KeeperParts
+  readonly #work = new Set<Promise<void>>()
+  #snapshotAt: number
+  #snapshotting = false
+
+  constructor(parts: KeeperParts) {
+    this.#parts = parts
+    this.#snapshotAt = parts.snapshotAt
+  }
+
+  /** Called inside the committer after each fold: synchronous, and cheap unless a snapshot is due. */
+  folded(records: readonly LogRecord[]): void {
+    for (const record of records) {
+      if (record.kind === 'writes') continue
+      for (const event of record.events) {
+        if (event.type === 'slice-frozen' || event.type === 'slice-merged') {
+          const number = event.type === 'slice-frozen' ? event.slice : event.into
+          const bits = this.#parts.state.bits.bitmap(event.disk, event.bitmap)
+          const slice = bits?.slices.get(number)
+          if (bits !== undefined && slice !== undefined) this.#later(this.#settle(slice))
+        }
+      }
+    }
+    const { position } = this.#parts.state.catalog.last
+    if (position - this.#snapshotAt >= this.#parts.snapshotEvery && !this.#snapshotting)
+      this.#later(this.snapshot())
+  }
+
+  /** Stores every slice that still has bits of its own in memory. */
+  settleAll(): void {
+    for (const disk of this.#parts.state.bits.disks.values()) {
+      for (const bitmap of disk.bitmaps.values())
+        for (const slice of bitmap.slices.values()) this.#later(this.#settle(slice))
+    }
+  }
+
+  /** Stores a slice's own bits and lets go of them; begins again when a resize or a merge changed them meanwhile. */
+  async #settle(slice: SliceBits): Promise<void> {
+    const { own } = slice
+    if (own === null) return
+    const ref = await this.#parts.derived.putBits(own)
+    if (slice.own !== own || refOf(own) !== ref) return await this.#settle(slice)
+    slice.own = null
+    slice.parts = [...slice.parts, { ref, sizeMin: own.size }]
+  }
+
+  /** Takes a snapshot of the state as it is now. */
+  async snapshot(): Promise<void> {
+    if (this.#snapshotting) return
+    this.#snapshotting = true
+    try {
+      const frozen = freeze(this.#parts.state)
+      if (frozen.position < 0) return
+      this.#snapshotAt = frozen.position
+      await store(frozen, this.#parts.derived, this.#parts.storeId)
+    } finally {
+      this.#snapshotting = false
+    }
+  }
+
+  /** At a clean close: a snapshot where it saves the next open work, and no bits that nothing refers to. */
+  async finish(): Promise<void> {
+    await this.idle()
+    if (this.#parts.state.catalog.last.position - this.#snapshotAt > CLOSE_SNAPSHOT_EVENTS)
+      await this.snapshot()
+    await this.#collect()
+  }
+
+  async idle(): Promise<void> {
+    while (this.#work.size > 0) await Promise.all(this.#work)
+  }
+
+  /** Drops stored bits that neither the live state nor any snapshot refers to. */
+  async #collect(): Promise<void> {
+    const { derived, state } = this.#parts
+    const stored = await derived.refs()
+    if (stored.length === 0) return
+    const wanted = new Set<string>()
+    for (const disk of state.bits.disks.values()) {
+      for (const bitmap of disk.bitmaps.values()) {
+        for (const slice of bitmap.slices.values()) for (const part of slice.parts) wanted.add(part.ref)
+      }
+    }
+    for (const position of await derived.snapshots()) {
+      const bytes = await derived.snapshot(position)
+      if (bytes !== undefined) for (const ref of refsIn(bytes)) wanted.add(ref)
+    }
+    const idle = stored.filter((ref) => !wanted.has(ref))
+    if (idle.length > 0) await derived.dropBits(idle)
+  }
+
+  #later(work: Promise<void>): void {
+    // What could not be stored stays in memory, and is tried again with the next snapshot.
+    const settled: Promise<void> = work.catch(() => undefined).finally(() => this.#work.delete(settled))
+    this.#work.add(settled)
+  }
+}

@@ -1,0 +1,153 @@
+/**
+ * Opening: the folder, the log, the state from the nearest snapshot, and what an unclean end means (R32, R34).
+ *
+ * Cost: LevelDB's own replay of at most one write-ahead file, one snapshot, and the tail of the log after it.
+ */
+import { hash } from 'node:crypto'
+import { rename, writeFile } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { decideRecovery } from '../commands/lifecycle.ts'
+import { CheckpointError } from '../errors.ts'
+import type { EventLog } from '../log/event-log.ts'
+import { type LogEnd, openLevelLog } from '../log/level-open.ts'
+import { MemoryEventLog } from '../log/memory-log.ts'
+import { LogClock, systemClock } from './clock.ts'
+import { Core } from './core.ts'
+import { Derived } from './derived.ts'
+import {
+  type FolderPaths,
+  isVacant,
+  makeStoreFile,
+  pathsOf,
+  readStoreFile,
+  type StoreFile,
+} from './folder.ts'
+import { thisMachine } from './machine.ts'
+import { rebuild } from './rebuild.ts'
+import { Store } from './store.ts'
+import type { OpenOptions } from './types.ts'
+
+const SNAPSHOT_EVERY = 262_144
+
+/** What the log's end tells an opener; a new or memory log ended well. */
+type End = Pick<LogEnd, 'clean' | 'bootChanged' | 'level' | 'syncedHead'> & {
+  readonly recovered?: LogEnd['recovered']
+}
+
+/**
+ * Opens the store in `folder`, or makes one there (unless `create: false`).
+ * @throws CheckpointError STORE_NOT_FOUND, NOT_A_STORE, STORE_IN_USE, FORMAT_TOO_NEW, LOG_DAMAGED, IO_FAILED
+ */
+export async function openStore(folder: string, options: OpenOptions = {}): Promise<Store> {
+  if (typeof folder !== 'string' || folder === '')
+    throw new TypeError('the store needs a folder: a path, not empty')
+  const paths = pathsOf(resolve(folder))
+  const file = await storeFile(paths, options.create !== false)
+  const bootId = bootIdBytes((options.machine ?? thisMachine).bootId())
+  const { log, end } = await openLevelLog({
+    folder: paths.log,
+    headFile: paths.head,
+    asideFolder: paths.aside,
+    ownerFile: paths.owner,
+    bootId,
+    createIfMissing: file.making === true,
+    level: options.durability ?? 'process',
+  })
+  try {
+    if (file.making === true) await madeStore(paths, file)
+    const derived = await Derived.open(paths.derived, file.making !== true, log.head.next)
+    try {
+      return await openOn(log, derived, end, file.id, paths.root, options)
+    } catch (error) {
+      await derived.close().catch(() => undefined)
+      throw error
+    }
+  } catch (error) {
+    await log.close().catch(() => undefined) // The first error is the one to tell.
+    throw error
+  }
+}
+
+/** A store in memory, with the same behaviour: for tests and for trying things out. Give `log` to open one again. */
+export async function openMemoryStore(
+  options: OpenOptions & { readonly log?: EventLog } = {},
+): Promise<Store> {
+  const log = options.log ?? new MemoryEventLog()
+  const end: End = { clean: true, bootChanged: false, level: 'process', syncedHead: log.syncedHead }
+  return await openOn(log, await Derived.open(null), end, 'memory', null, options)
+}
+
+async function openOn(
+  log: EventLog,
+  derived: Derived,
+  end: End,
+  storeId: string,
+  folder: string | null,
+  options: OpenOptions,
+): Promise<Store> {
+  const head = log.head.next - 1
+  const { state, replayed } = await rebuild(log, derived, storeId, head)
+  const durability = options.durability ?? 'process'
+  const core = new Core({
+    log,
+    derived,
+    clock: new LogClock(options.clock ?? systemClock),
+    state,
+    storeId,
+    durability,
+    actor: options.actor,
+    snapshotEvery: options.snapshotEvery ?? SNAPSHOT_EVERY,
+    snapshotAt: head - replayed,
+  })
+  core.keeper.settleAll()
+  await recover(core, end)
+  return new Store(core, {
+    folder,
+    durability,
+    opened: { clean: end.clean, rebooted: end.bootChanged, replayed, rebuilt: [] },
+  })
+}
+
+/** R10, R32: interrupted backups are found, and what a restart of the machine may have cost is declared. */
+async function recover(core: Core, end: End): Promise<void> {
+  const synced = end.syncedHead
+  const events = decideRecovery(core.catalog, {
+    clean: end.clean,
+    bootChanged: end.bootChanged,
+    level: end.level,
+    syncedPosition: synced.next - 1,
+    syncedTime: synced.time,
+  })
+  if (events.length === 0) return
+  await core.committer.execute({
+    meta: { command: 'recover' },
+    decide: async () => ({ events, quiet: [], answer: () => undefined }),
+    recall: async () => undefined,
+  })
+}
+
+async function storeFile(paths: FolderPaths, create: boolean): Promise<StoreFile> {
+  if (create && (await isVacant(paths))) return await makeStoreFile(paths)
+  return await readStoreFile(paths)
+}
+
+/** The log exists now: from here on a missing one is damage, never a fresh start. */
+async function madeStore(paths: FolderPaths, { making: _, ...file }: StoreFile): Promise<void> {
+  const temporary = `${paths.storeFile}.${process.pid}`
+  try {
+    await writeFile(temporary, `${JSON.stringify(file, null, 2)}\n`, { mode: 0o640, flush: true })
+    await rename(temporary, paths.storeFile)
+  } catch (cause) {
+    throw new CheckpointError(
+      'IO_FAILED',
+      `cannot finish making the store in ${paths.root}: ${(cause as Error).message}`,
+      { folder: paths.root },
+      cause,
+    )
+  }
+}
+
+/** A boot id as the log keeps it. */
+export function bootIdBytes(bootId: string): Uint8Array {
+  return new Uint8Array(hash('sha256', bootId, 'buffer').subarray(0, 16))
+}

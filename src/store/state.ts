@@ -1,0 +1,54 @@
+/**
+ * The whole state at one moment: catalog and bits, folded from the same records. The live store has one; so has every
+ * question about the past (R22).
+ */
+import type { LogRecord } from '../../events/types.ts'
+import { BitsFold } from '../../projections/bits.ts'
+import { Catalog } from '../../projections/catalog.ts'
+
+export class State {
+  readonly catalog: Catalog
+  readonly bits: BitsFold
+
+  constructor(catalog = new Catalog(), bits = new BitsFold()) {
+    this.catalog = catalog
+    this.bits = bits
+  }
+
+  apply(record: LogRecord): void {
+    this.bits.apply(record)
+    this.catalog.apply(record)
+  }
+}
+
+/** The part of a record up to position `until`, which must lie inside it; the record itself when it ends there. */
+export function cutRecord(record: LogRecord, until: number): LogRecord {
+  if (record.kind === 'events' || record.first + record.count - 1 <= until) return record
+  const sections = []
+  let left = until - record.first + 1
+  let lastTime = record.time
+  for (const section of record.sections) {
+    const rows = Math.min(left, section.columns.offsets.length)
+    if (rows <= 0) break
+    const { offsets, lengths, ops, times } = section.columns
+    sections.push({
+      disk: section.disk,
+      columns: {
+        offsets: offsets.subarray(0, rows),
+        lengths: lengths.subarray(0, rows),
+        ops: ops?.subarray(0, rows),
+        times: times?.subarray(0, rows),
+      },
+    })
+    lastTime = times?.[rows - 1] ?? lastTime
+    left -= rows
+  }
+  return {
+    kind: 'writes',
+    first: record.first,
+    count: until - record.first + 1,
+    time: record.time,
+    lastTime,
+    sections,
+  }
+}

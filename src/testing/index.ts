@@ -1,0 +1,12 @@
+/**
+ * `slicelog/testing`: what tests of slicelog's users need. given/when/then over the commands, a clock that moves when told,
+ * a log in memory, a log that fails on purpose, and the suite that every EventLog has to pass.
+ */
+
+export { type ContractChain, eventLogContract, readAll } from '../log/contract.ts'
+export type { AppendOptions, EventLog, FollowOptions, LogHead, ReadOptions } from '../log/event-log.ts'
+export { FaultLog } from '../log/fault.ts'
+export { emptyStorage, MemoryEventLog, type MemoryStorage } from '../log/memory-log.ts'
+export { openMemoryStore } from '../store/open.ts'
+export { type ManualClock, manualClock } from './clock.ts'
+export { CALM, given, recordOf, timeAt } from './given.ts'

@@ -1,0 +1,720 @@
+/**
+ * The store as the specification has it, in the most obvious way: every write in a list, a Set of granules for every α,
+ * successor and slice, and each rule written out where it applies. Slow, and small enough to be read against the rules.
+ * It predicts answers and refusals; positions (which the log gives) are told to it.
+ */
+import { createHash } from 'node:crypto'
+import type { SinceInput, StoreCommand } from '../../src/index.ts'
+
+export class Refusal extends Error {
+  constructor(readonly code: string) {
+    super(code)
+  }
+}
+
+export interface Part {
+  number: number
+  start: number
+  /** Granules; R2. */
+  bits: Set<number>
+  cleared: boolean
+  /** Something was not collected: disabled for a while, or cleared (R11). */
+  gap: boolean
+  /** Not recording since this position. */
+  gapFrom: number | null
+  /** Ends of the lost stretches that it carries (R35). */
+  lost: Set<number>
+}
+
+export interface NaiveSlice extends Part {
+  end: number
+}
+
+export interface NaiveBitmap {
+  name: string
+  granularity: number
+  persistent: boolean
+  retention: number
+  recording: boolean
+  generation: number
+  pastGenerations: number[]
+  created: number
+  holder: string | null
+  active: Part
+  successor: Part | null
+  slices: NaiveSlice[]
+  highest: number
+  /** What became of numbers that are no slices any more (R18). */
+  fates: Map<number, 'SLICE_DROPPED' | 'SLICE_MERGED'>
+  lastBackup: { id: string; point: number } | null
+  merges: number[]
+}
+
+export interface NaiveDisk {
+  id: string
+  size: number
+  added: number
+  attached: boolean
+  last: number
+  resizes: { at: number; before: number; after: number }[]
+  lost: { from: number; to: number }[]
+  bitmaps: Map<string, NaiveBitmap>
+}
+
+export interface NaiveBackup {
+  id: string
+  disk: string
+  bitmap: string
+  mode: string
+  point: number
+  force: boolean
+  group: string | null
+  copiedBy: string
+  state: 'running' | 'pending' | 'interrupted' | 'succeeded' | 'failed' | 'cancelled'
+}
+
+export interface NaiveState {
+  disks: Map<string, NaiveDisk>
+  backups: Map<string, NaiveBackup>
+  checkpoints: Map<string, { point: number; bitmaps: { disk: string; bitmap: string }[] }>
+}
+
+export interface NaiveWrite {
+  readonly disk: string
+  readonly position: number
+  readonly offset: number
+  readonly length: number
+}
+
+/** The log as the model remembers it: only grows. */
+export interface NaiveLog {
+  readonly writes: NaiveWrite[]
+  /** Time of every event, by position. */
+  readonly times: number[]
+  /** End of the record of commands that holds the position; the position itself for writes (R20, R22). */
+  readonly ends: number[]
+}
+
+export interface ExpectedPlan {
+  /** The whole disk is covered (R24, R35, full). */
+  whole: boolean
+  /** Granules that the plan must hold. */
+  bits: Set<number>
+  /** Whether it may hold nothing else. */
+  exact: boolean
+  complete: boolean
+}
+
+export function granulesOf(offset: number, length: number, granularity: number, size: number): number[] {
+  const end = Math.min(offset + length, size)
+  const found: number[] = []
+  if (offset >= end) return found
+  for (let granule = Math.floor(offset / granularity); granule * granularity < end; granule++)
+    found.push(granule)
+  return found
+}
+
+/** R5, written out. */
+export function digestOf(bits: Iterable<number>, size: number, granularity: number): string {
+  const granules = Math.ceil(size / granularity)
+  const bytes = Buffer.alloc(Math.ceil(granules / 64) * 8)
+  for (const granule of bits) bytes[granule >> 3]! |= 1 << (granule & 7)
+  return createHash('sha256').update(bytes).digest('hex')
+}
+
+export function allOf(size: number, granularity: number): Set<number> {
+  return new Set(granulesOf(0, size, granularity, size))
+}
+
+export const emptyState = (): NaiveState => ({ disks: new Map(), backups: new Map(), checkpoints: new Map() })
+
+function newPart(number: number, start: number, recording: boolean): Part {
+  return {
+    number,
+    start,
+    bits: new Set(),
+    cleared: false,
+    gap: false,
+    gapFrom: recording ? null : start,
+    lost: new Set(),
+  }
+}
+
+function closeGap(part: Part, at: number): void {
+  if (part.gapFrom !== null && part.gapFrom < at) part.gap = true
+  part.gapFrom = null
+}
+
+function absorb(older: Part, boundary: number, newer: Part): void {
+  closeGap(older, boundary)
+  for (const granule of newer.bits) older.bits.add(granule)
+  for (const to of newer.lost) older.lost.add(to)
+  older.cleared ||= newer.cleared
+  older.gap ||= newer.gap
+  older.gapFrom = newer.gapFrom
+}
+
+/** One run of commands over a state: throws Refusal, and then the state is spoilt (work on a copy). */
+export class Naive {
+  readonly state: NaiveState
+  readonly log: NaiveLog
+
+  constructor(state: NaiveState, log: NaiveLog) {
+    this.state = state
+    this.log = log
+  }
+
+  disk(id: string): NaiveDisk {
+    const disk = this.state.disks.get(id)
+    if (disk === undefined) throw new Refusal('DISK_NOT_FOUND')
+    return disk
+  }
+
+  bitmap(diskId: string, name: string): NaiveBitmap {
+    const bitmap = this.disk(diskId).bitmaps.get(name)
+    if (bitmap === undefined) throw new Refusal('BITMAP_NOT_FOUND')
+    return bitmap
+  }
+
+  /** R6. */
+  idle(diskId: string, name: string): NaiveBitmap {
+    const bitmap = this.bitmap(diskId, name)
+    if (bitmap.holder !== null) throw new Refusal('BITMAP_BUSY')
+    return bitmap
+  }
+
+  write(diskId: string, position: number, offset: number, length: number): void {
+    const disk = this.disk(diskId)
+    disk.last = position
+    for (const bitmap of disk.bitmaps.values()) {
+      if (!bitmap.recording) continue
+      const part = bitmap.successor ?? bitmap.active
+      for (const granule of granulesOf(offset, length, bitmap.granularity, disk.size)) part.bits.add(granule)
+    }
+  }
+
+  /** R32: `unclean`: left attached by a session that did not close. */
+  attach(diskId: string, unclean: boolean, quiet: boolean, at: number): void {
+    const disk = this.disk(diskId)
+    if (unclean && !quiet) this.#lose(disk, disk.last, at)
+    disk.attached = true
+    disk.last = at
+  }
+
+  detach(diskId: string, at: number): void {
+    const disk = this.disk(diskId)
+    if (!disk.attached) return
+    for (const bitmap of [...disk.bitmaps.values()])
+      if (!bitmap.persistent && bitmap.holder === null) disk.bitmaps.delete(bitmap.name)
+    disk.attached = false
+    disk.last = at
+  }
+
+  /** R10: what a process of ours was copying. */
+  interrupt(at: number): boolean {
+    let any = false
+    for (const backup of this.state.backups.values()) {
+      if (backup.state !== 'running' || backup.copiedBy !== 'store') continue
+      backup.state = 'interrupted'
+      this.disk(backup.disk).last = at
+      any = true
+    }
+    return any
+  }
+
+  /** R20: in order, removals at the end. `generations`: of what the answers named, by index. */
+  transaction(
+    commands: readonly StoreCommand[],
+    at: number,
+    generations: readonly (number | undefined)[],
+  ): Map<string, ExpectedPlan> {
+    const bases = commands.map((command) =>
+      command.type === 'begin-backup' && command.since !== undefined
+        ? this.resolve(command.since, command.disk, command.bitmap)
+        : undefined,
+    )
+    const plans = new Map<string, ExpectedPlan>()
+    const removals: { disk: string; bitmap: string }[] = []
+    commands.forEach((command, index) => {
+      if (command.type === 'remove-bitmap') {
+        this.idle(command.disk, command.bitmap).holder = 'removal'
+        removals.push(command)
+      } else if (command.type === 'begin-backup')
+        plans.set(command.backup, this.#begin(command, bases[index], at))
+      else this.#one(command, at, generations[index])
+    })
+    for (const { disk, bitmap } of removals) {
+      this.disk(disk).bitmaps.delete(bitmap)
+      this.disk(disk).last = at
+    }
+    return plans
+  }
+
+  #one(
+    command: Exclude<StoreCommand, { type: 'begin-backup' }>,
+    at: number,
+    generation: number | undefined,
+  ): void {
+    switch (command.type) {
+      case 'add-disk':
+        if (this.state.disks.has(command.disk)) throw new Refusal('DISK_EXISTS')
+        this.state.disks.set(command.disk, {
+          id: command.disk,
+          size: command.size,
+          added: at,
+          attached: false,
+          last: at,
+          resizes: [],
+          lost: [],
+          bitmaps: new Map(),
+        })
+        return
+      case 'resize-disk':
+        this.#resize(this.disk(command.disk), command.size, at)
+        return
+      case 'declare-lost': {
+        const disk = this.disk(command.disk)
+        this.#lose(disk, command.from?.position ?? disk.last, at)
+        return
+      }
+      case 'add-bitmap':
+        this.#add(command, at, generation ?? at)
+        return
+      case 'clear-bitmap': {
+        const { active } = this.idle(command.disk, command.bitmap)
+        active.bits.clear()
+        if (active.start !== at) active.cleared = active.gap = true
+        if (active.gapFrom !== null) active.gapFrom = at
+        this.disk(command.disk).last = at
+        return
+      }
+      case 'enable-bitmap': {
+        const bitmap = this.idle(command.disk, command.bitmap)
+        if (bitmap.recording) return
+        bitmap.recording = true
+        closeGap(bitmap.active, at)
+        this.disk(command.disk).last = at
+        return
+      }
+      case 'disable-bitmap': {
+        const bitmap = this.idle(command.disk, command.bitmap)
+        if (!bitmap.recording) return
+        bitmap.recording = false
+        bitmap.active.gapFrom = at
+        this.disk(command.disk).last = at
+        return
+      }
+      case 'merge-bitmaps':
+        this.#merge(command, at)
+        return
+      case 'set-retention': {
+        const bitmap = this.idle(command.disk, command.bitmap)
+        if (command.retention === bitmap.retention) return
+        this.#room(bitmap, command.retention, 0, command.forceCycle === true)
+        bitmap.retention = command.retention
+        this.disk(command.disk).last = at
+        return
+      }
+      case 'bank':
+        this.#bank(command.disk, command.bitmap, command.forceCycle === true, at)
+        return
+      case 'delete-slice': {
+        const bitmap = this.idle(command.disk, command.bitmap)
+        const slice = this.slice(bitmap, command.slice, command.generation)
+        this.#forget(bitmap, slice)
+        this.disk(command.disk).last = at
+        return
+      }
+      case 'succeed-backup':
+        this.#succeed(command.backup, at, generation)
+        return
+      case 'fail-backup':
+      case 'cancel-backup': {
+        const backup = this.#living(command.backup)
+        for (const member of this.#members(backup)) {
+          this.#mergeBack(this.bitmap(member.disk, member.bitmap))
+          member.state = command.type === 'fail-backup' ? 'failed' : 'cancelled'
+          this.disk(member.disk).last = at
+        }
+        return
+      }
+      case 'resume-backup': {
+        const backup = this.#living(command.backup)
+        if (backup.state !== 'interrupted') throw new Refusal('BACKUP_STATE')
+        backup.state = 'running'
+        this.disk(backup.disk).last = at
+        return
+      }
+      case 'create-checkpoint': {
+        if (this.state.checkpoints.has(command.checkpoint)) throw new Refusal('CHECKPOINT_EXISTS')
+        for (const { disk, bitmap } of command.bitmaps)
+          this.#bank(disk, bitmap, command.forceCycle === true, at)
+        this.state.checkpoints.set(command.checkpoint, { point: at, bitmaps: [...command.bitmaps] })
+        return
+      }
+      case 'delete-checkpoint':
+        this.#deleteCheckpoint(command.checkpoint, at)
+        return
+      case 'abort':
+        throw new Refusal('TRANSACTION_ABORTED')
+      default:
+        throw new Error(`the model has no ${command.type}`)
+    }
+  }
+
+  #add(command: Extract<StoreCommand, { type: 'add-bitmap' }>, at: number, generation: number): void {
+    const disk = this.disk(command.disk)
+    if (disk.bitmaps.has(command.bitmap)) throw new Refusal('BITMAP_EXISTS')
+    const recording = command.disabled !== true
+    disk.bitmaps.set(command.bitmap, {
+      name: command.bitmap,
+      granularity: command.granularity ?? 65536,
+      persistent: command.persistent !== false,
+      retention: command.retention ?? 0,
+      recording,
+      generation,
+      pastGenerations: [],
+      created: at,
+      holder: null,
+      active: newPart(0, at, recording),
+      successor: null,
+      slices: [],
+      highest: 0,
+      fates: new Map(),
+      lastBackup: null,
+      merges: [],
+    })
+    disk.last = at
+  }
+
+  /** R4: several sources, any granularity; a source's runs end with the disk, then they are set like writes. */
+  #merge(command: Extract<StoreCommand, { type: 'merge-bitmaps' }>, at: number): void {
+    // QEMU's order: the first two names exist, then whether they are free.
+    this.bitmap(command.disk, command.bitmap)
+    for (const ref of command.sources.slice(0, 1)) this.bitmap(ref.disk, ref.bitmap)
+    const target = this.idle(command.disk, command.bitmap)
+    const disk = this.disk(command.disk)
+    const sources: NaiveBitmap[] = []
+    for (const ref of command.sources) {
+      const source = this.idle(ref.disk, ref.bitmap)
+      if (this.disk(ref.disk).size !== disk.size) throw new Refusal('SIZES_DIFFER')
+      if (source !== target) sources.push(source)
+    }
+    if (sources.length === 0) return
+    for (const source of sources) {
+      for (const granule of source.active.bits) {
+        for (const set of granulesOf(
+          granule * source.granularity,
+          source.granularity,
+          target.granularity,
+          disk.size,
+        ))
+          target.active.bits.add(set)
+      }
+    }
+    target.merges.push(at)
+    disk.last = at
+  }
+
+  /** R15. */
+  #room(bitmap: NaiveBitmap, retention: number, needed: number, force: boolean): number[] {
+    const over = Math.max(0, bitmap.slices.length + needed - retention)
+    if (over > 0 && !force) throw new Refusal('RETENTION_FULL')
+    return bitmap.slices.splice(0, over).map((slice) => {
+      bitmap.fates.set(slice.number, 'SLICE_DROPPED')
+      return slice.number
+    })
+  }
+
+  /** R17. */
+  #bank(diskId: string, name: string, force: boolean, at: number): void {
+    const bitmap = this.idle(diskId, name)
+    if (bitmap.retention === 0) throw new Refusal('RETENTION_ZERO')
+    this.#room(bitmap, bitmap.retention, 1, force)
+    this.#freeze(bitmap, newPart(0, at, bitmap.recording))
+    this.disk(diskId).last = at
+  }
+
+  #freeze(bitmap: NaiveBitmap, fresh: Part): void {
+    closeGap(bitmap.active, fresh.start)
+    bitmap.slices.push({ ...bitmap.active, end: fresh.start })
+    bitmap.highest += 1
+    fresh.number = bitmap.highest
+    bitmap.active = fresh
+    bitmap.successor = null
+  }
+
+  /** R18. */
+  slice(bitmap: NaiveBitmap, number: number, generation?: number): NaiveSlice {
+    if (generation !== undefined && generation !== bitmap.generation)
+      throw new Refusal('SLICE_OLD_GENERATION')
+    const slice = bitmap.slices.find((candidate) => candidate.number === number)
+    if (slice !== undefined) return slice
+    throw new Refusal(
+      number === bitmap.active.number ? 'SLICE_NOT_FOUND' : (bitmap.fates.get(number) ?? 'SLICE_NOT_FOUND'),
+    )
+  }
+
+  /** R16. */
+  #forget(bitmap: NaiveBitmap, slice: NaiveSlice): void {
+    const index = bitmap.slices.indexOf(slice)
+    const older = bitmap.slices[index - 1]
+    bitmap.slices.splice(index, 1)
+    bitmap.fates.set(slice.number, older === undefined ? 'SLICE_DROPPED' : 'SLICE_MERGED')
+    if (older === undefined) return
+    absorb(older, older.end, slice)
+    older.end = slice.end
+  }
+
+  /** R19. */
+  #deleteCheckpoint(name: string, at: number): void {
+    const checkpoint = this.state.checkpoints.get(name)
+    if (checkpoint === undefined) throw new Refusal('CHECKPOINT_NOT_FOUND')
+    const { point } = checkpoint
+    const touched: (() => void)[] = []
+    for (const ref of checkpoint.bitmaps) {
+      const bitmap = this.state.disks.get(ref.disk)?.bitmaps.get(ref.bitmap)
+      if (bitmap === undefined) continue
+      const slice = bitmap.slices.find((candidate) => candidate.start === point)
+      if (slice === undefined && bitmap.active.start !== point) continue
+      const shared = [...this.state.checkpoints].some(
+        ([other, its]) =>
+          other !== name &&
+          its.point === point &&
+          its.bitmaps.some((one) => one.disk === ref.disk && one.bitmap === ref.bitmap),
+      )
+      const kept = [...this.state.backups.values()].some(
+        (backup) =>
+          backup.disk === ref.disk &&
+          backup.bitmap === ref.bitmap &&
+          backup.point === point &&
+          backup.state !== 'failed' &&
+          backup.state !== 'cancelled',
+      )
+      if (shared || kept) continue
+      if (bitmap.holder !== null) throw new Refusal('BITMAP_BUSY')
+      touched.push(() => {
+        if (slice !== undefined) this.#forget(bitmap, slice)
+        else {
+          const newest = bitmap.slices.pop()
+          if (newest === undefined) return
+          bitmap.fates.set(bitmap.active.number, 'SLICE_MERGED')
+          const { end, ...part } = newest
+          absorb(part, end, bitmap.active)
+          bitmap.active = part
+        }
+        this.disk(ref.disk).last = at
+      })
+    }
+    for (const touch of touched) touch()
+    this.state.checkpoints.delete(name)
+  }
+
+  #resize(disk: NaiveDisk, size: number, at: number): void {
+    for (const bitmap of disk.bitmaps.values()) if (bitmap.holder !== null) throw new Refusal('BITMAP_BUSY')
+    if (size === disk.size) return
+    disk.resizes.push({ at, before: disk.size, after: size })
+    disk.size = size
+    disk.last = at
+    for (const bitmap of disk.bitmaps.values()) {
+      for (const part of [bitmap.active, ...bitmap.slices]) {
+        for (const granule of part.bits) if (granule * bitmap.granularity >= size) part.bits.delete(granule)
+      }
+    }
+  }
+
+  #lose(disk: NaiveDisk, from: number, at: number): void {
+    disk.lost.push({ from, to: at })
+    disk.last = at
+    for (const bitmap of disk.bitmaps.values()) {
+      for (const slice of bitmap.slices) if (slice.end > from) slice.lost.add(at)
+      if (bitmap.successor === null || bitmap.successor.start > from) bitmap.active.lost.add(at)
+      bitmap.successor?.lost.add(at)
+    }
+  }
+
+  // — backups
+
+  /** Position that a base stands for (R11, R22). */
+  resolve(since: SinceInput, diskId: string, name: string): number | 'active' {
+    if (since === 'active') return 'active'
+    if (since === 'start') return -1
+    if (since === 'now') return this.log.times.length - 1
+    if ('position' in since) {
+      if (since.position >= this.log.ends.length) throw new Refusal('POINT_NOT_FOUND')
+      return this.log.ends[since.position]!
+    }
+    if ('time' in since) {
+      const first = this.log.times.findIndex((time) => time >= (since.time as number))
+      return first === -1 ? this.log.times.length - 1 : first - 1
+    }
+    if ('slice' in since) return this.slice(this.bitmap(diskId, name), since.slice, since.generation).start
+    if ('backup' in since) {
+      const backup = this.state.backups.get(since.backup)
+      if (backup === undefined) throw new Refusal('BACKUP_NOT_FOUND')
+      return backup.point
+    }
+    const checkpoint = this.state.checkpoints.get(since.checkpoint)
+    if (checkpoint === undefined) throw new Refusal('CHECKPOINT_NOT_FOUND')
+    return checkpoint.point
+  }
+
+  /** What a plan must hold, or the refusal (R11, R12, R15). Does not change anything. */
+  plan(
+    request: {
+      disk: string
+      bitmap: string
+      mode: string
+      since?: SinceInput | undefined
+      forceCycle?: boolean | undefined
+    },
+    base: number | 'active' | undefined,
+  ): ExpectedPlan {
+    const disk = this.disk(request.disk)
+    const bitmap = this.bitmap(request.disk, request.bitmap)
+    const { active, successor, granularity } = bitmap
+    if (request.mode === 'full' || request.mode === 'copy') {
+      if (base !== undefined) throw new Refusal('SINCE_NOT_ALLOWED')
+      return { whole: true, bits: allOf(disk.size, granularity), exact: true, complete: true }
+    }
+    if (base === undefined) {
+      if (active.cleared || active.start !== (bitmap.lastBackup?.point ?? bitmap.created))
+        throw new Refusal('SINCE_REQUIRED')
+    } else if (base !== 'active' && request.mode === 'incremental' && base > active.start) {
+      const named =
+        typeof request.since === 'object' && 'backup' in request.since
+          ? this.state.backups.get(request.since.backup)
+          : undefined
+      if (named?.state !== 'succeeded' || named.disk !== request.disk) throw new Refusal('BASE_TOO_LATE')
+    }
+    if (
+      request.mode === 'incremental' &&
+      bitmap.retention > 0 &&
+      request.forceCycle !== true &&
+      bitmap.slices.length + 1 > bitmap.retention
+    )
+      throw new Refusal('RETENTION_FULL')
+    if (base === 'active') {
+      const bits = new Set([
+        ...active.bits,
+        ...(successor?.bits ?? []),
+        ...this.#outside(disk, active.start, granularity),
+      ])
+      const parts = successor === null ? [active] : [active, successor]
+      return {
+        whole: false,
+        bits,
+        exact: true,
+        complete: parts.every((part) => !part.gap && part.gapFrom === null && part.lost.size === 0),
+      }
+    }
+    const from = base ?? active.start
+    if (from < disk.added || disk.lost.some((stretch) => stretch.to > from)) {
+      return { whole: true, bits: allOf(disk.size, granularity), exact: true, complete: true }
+    }
+    const bits = new Set(this.#outside(disk, from, granularity))
+    for (const write of this.log.writes) {
+      if (write.disk !== disk.id || write.position <= from) continue
+      for (const granule of granulesOf(write.offset, write.length, granularity, disk.size)) bits.add(granule)
+    }
+    const shrunk = disk.resizes.some((resize) => resize.at > from && resize.after < resize.before)
+    return { whole: false, bits, exact: !shrunk && !bitmap.merges.some((at) => at > from), complete: true }
+  }
+
+  /** R7. */
+  #outside(disk: NaiveDisk, from: number, granularity: number): number[] {
+    let least = disk.size
+    for (const resize of disk.resizes)
+      if (resize.at > from) least = Math.min(least, resize.before, resize.after)
+    return granulesOf(least, disk.size - least, granularity, disk.size)
+  }
+
+  #begin(
+    command: Extract<StoreCommand, { type: 'begin-backup' }>,
+    base: number | 'active' | undefined,
+    at: number,
+  ): ExpectedPlan {
+    if (this.state.backups.has(command.backup)) throw new Refusal('BACKUP_EXISTS')
+    const bitmap = this.idle(command.disk, command.bitmap)
+    const plan = this.plan(command, base)
+    bitmap.holder = command.backup
+    bitmap.successor = newPart(bitmap.active.number, at, bitmap.recording)
+    const { backup: id, disk, mode } = command
+    this.state.backups.set(id, {
+      id,
+      disk,
+      bitmap: bitmap.name,
+      mode,
+      point: at,
+      force: command.forceCycle === true,
+      group: command.group ?? null,
+      copiedBy: command.copiedBy ?? 'caller',
+      state: 'running',
+    })
+    this.disk(disk).last = at
+    return plan
+  }
+
+  #living(id: string): NaiveBackup {
+    const backup = this.state.backups.get(id)
+    if (backup === undefined) throw new Refusal('BACKUP_NOT_FOUND')
+    if (backup.state === 'succeeded' || backup.state === 'failed' || backup.state === 'cancelled')
+      throw new Refusal('BACKUP_ENDED')
+    return backup
+  }
+
+  #members(backup: NaiveBackup): NaiveBackup[] {
+    if (backup.group === null) return [backup]
+    return [...this.state.backups.values()].filter(
+      (member) =>
+        member.group === backup.group && ['running', 'pending', 'interrupted'].includes(member.state),
+    )
+  }
+
+  #mergeBack(bitmap: NaiveBitmap): void {
+    if (bitmap.successor !== null) absorb(bitmap.active, bitmap.successor.start, bitmap.successor)
+    bitmap.successor = null
+    bitmap.holder = null
+  }
+
+  /** R9, R14. */
+  #succeed(id: string, at: number, generation: number | undefined): void {
+    const backup = this.#living(id)
+    if (backup.state !== 'running') throw new Refusal('BACKUP_STATE')
+    const members = this.#members(backup)
+    this.disk(backup.disk).last = at
+    if (members.some((member) => member !== backup && member.state !== 'pending')) {
+      backup.state = 'pending'
+      return
+    }
+    for (const member of members) this.#done(member, at, generation)
+  }
+
+  #done(backup: NaiveBackup, at: number, generation: number | undefined): void {
+    const bitmap = this.bitmap(backup.disk, backup.bitmap)
+    backup.state = 'succeeded'
+    this.disk(backup.disk).last = at
+    if (backup.mode === 'differential' || backup.mode === 'copy') {
+      this.#mergeBack(bitmap)
+      return
+    }
+    bitmap.holder = null
+    bitmap.lastBackup = { id: backup.id, point: backup.point }
+    const successor = bitmap.successor!
+    if (backup.mode === 'full') {
+      bitmap.pastGenerations.push(bitmap.generation)
+      bitmap.generation = generation ?? at
+      bitmap.slices = []
+      bitmap.fates.clear()
+      bitmap.highest = 0
+      bitmap.active = { ...successor, number: 0 }
+      bitmap.successor = null
+    } else if (bitmap.retention === 0) {
+      bitmap.active = { ...successor, number: bitmap.active.number }
+      bitmap.successor = null
+    } else {
+      this.#room(bitmap, bitmap.retention, 1, backup.force)
+      this.#freeze(bitmap, successor)
+    }
+  }
+}
