@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    testTimeout: 120_000,
+    testTimeout: process.env.SLICELOG_FULL === '1' ? 3_600_000 : 120_000,
     hookTimeout: 120_000,
     maxWorkers: 2,
     pool: 'forks',

@@ -8,7 +8,7 @@ import { announce, prng, runs, seed } from '../support/property.ts'
 import { drive } from './drive.ts'
 
 test('R26, R28: stores driven at random, closed and opened, have no findings, and every past plan comes out equal', async () => {
-  const rounds = runs(8, 300)
+  const rounds = runs(8, 100)
   const used = seed()
   announce('random stores verified', rounds, used)
   const random = prng(used)

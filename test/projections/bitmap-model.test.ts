@@ -200,6 +200,6 @@ test('R2, R4, R5, R7: any sequence of writes, merges and resizes leaves the bits
           }
       },
     ),
-    proof('bitmap against a set of granules', 300, 20_000),
+    proof('bitmap against a set of granules', 300, 8000),
   )
 }, 1_800_000)

@@ -388,7 +388,7 @@ test('R2, R4, R7, R9 to R26, R32, R35: any sequence of commands, with closes and
       await finish(world)
       add(world)
     }),
-    proof('store model in memory', 150, 3000),
+    proof('store model in memory', 150, 1500),
   )
   tell('store model in memory')
 })
@@ -406,7 +406,7 @@ test('R11, R16, R18, R19: slices cut, merged, dropped and made active again, wit
       await finish(world)
       add(world)
     }),
-    proof('slices in depth', 40, 1000),
+    proof('slices in depth', 40, 500),
   )
   tell('slices in depth')
 })
@@ -491,7 +491,7 @@ test('R28, R32, R34: the same on real folders, killed, and with derived values d
           }
         },
       ),
-      proof('store model on folders', 12, runs(12, 200)),
+      proof('store model on folders', 12, runs(12, 120)),
     )
     tell('store model on folders')
   } finally {
