@@ -9,8 +9,8 @@
  * quiet point records the moves in flight again right behind itself, in the same batch (R8).
  * After a failed append nothing is guessed: waiting calls end as OUTCOME_UNKNOWN, later ones as STORE_FAILED (R33).
  */
-import { type EncodedRecord, encodeEvents, encodeWrites } from '../../events/record.ts'
-import type { DomainEvent, LogRecord, RecordMeta, WriteColumns, WriteSection } from '../../events/types.ts'
+import type { EncodedRecord } from '../../events/record.ts'
+import type { DomainEvent, LogRecord, RecordMeta, WriteColumns } from '../../events/types.ts'
 import { slicesNeeded } from '../../projections/bits.ts'
 import type { Catalog } from '../../projections/catalog.ts'
 import { assert, CheckpointError } from '../errors.ts'
@@ -18,6 +18,7 @@ import { limits } from '../limits.ts'
 import type { EventLog } from '../log/event-log.ts'
 import type { ClockReading, LogClock } from './clock.ts'
 import { PendingDisk, type Recorded, type RowBuffers, type Waiter } from './incoming.ts'
+import { Draft, LogTail } from './log-tail.ts'
 import type { State } from './state.ts'
 import type { Durability, Writes } from './types.ts'
 
@@ -102,10 +103,7 @@ export class Committer {
   #idle: Promise<void> = Promise.resolve()
   #failure: CheckpointError | null = null
   #closed = false
-  // The head including what is in flight: what the next record continues from.
-  #next: number
-  #hash: Uint8Array
-  #time: number | null
+  readonly #tail: LogTail
 
   constructor(log: EventLog, state: State, clock: LogClock, durability: Durability, hooks: CommitterHooks) {
     this.#log = log
@@ -113,9 +111,7 @@ export class Committer {
     this.#clock = clock
     this.#sync = durability === 'power'
     this.#hooks = hooks
-    this.#next = log.head.next
-    this.#hash = log.head.hash
-    this.#time = log.head.time
+    this.#tail = new LogTail(log.head)
   }
 
   get failure(): CheckpointError | null {
@@ -313,21 +309,22 @@ export class Committer {
 
   #encodeBatch(batch: WriteBatch): Batch | null {
     // Times of the caller's own need no clock (and a step told here could overtake them).
-    const reading = batch.sealed ? { time: this.#time ?? 0, step: null } : this.#clock.read(this.#time)
-    const records: EncodedRecord[] = []
-    const folded: LogRecord[] = []
+    const reading = batch.sealed
+      ? { time: this.#tail.time ?? 0, step: null }
+      : this.#clock.read(this.#tail.time)
+    const draft = new Draft()
     const done: Done[] = []
-    if (reading.step !== null) this.#encodeStep(reading, records, folded)
+    this.#tellStep(reading, draft)
     const rows: PendingDisk[] = []
-    let base = this.#next
+    let base = this.#tail.next
     for (const pending of batch.disks.values()) {
       const good = this.#recheck(pending)
       done.push({ waiters: good.waiters, base })
       if (good.rows > 0) rows.push(good)
       base += good.rows
     }
-    this.#encodeRows(rows, reading.time, records, folded)
-    if (records.length > 0) return { records, folded, done, rows }
+    this.#tail.rows(rows, reading.time, draft)
+    if (draft.records.length > 0) return { ...draft, done, rows }
     // Only empty calls: they are answered in their turn, after what was in flight before them.
     tellRecorded(done)
     resolveAll(done)
@@ -339,7 +336,10 @@ export class Committer {
     const place = this.#state.catalog.diskByNumber(pending.disk)
     const disk = place === undefined || place.removed ? undefined : this.#state.catalog.disk(place.id)
     const late =
-      pending.times !== null && pending.rows > 0 && this.#time !== null && pending.times[0]! < this.#time
+      pending.times !== null &&
+      pending.rows > 0 &&
+      this.#tail.time !== null &&
+      pending.times[0]! < this.#tail.time
     if (disk !== undefined && disk.size === pending.size && !late) return pending
     const kept = new PendingDisk(pending.disk, pending.id, disk?.size ?? 0)
     for (const waiter of pending.waiters) {
@@ -350,7 +350,7 @@ export class Committer {
             `disk "${pending.id}" was removed; add it again first`,
             { disk: pending.id },
           )
-        if (late) throw timeBehindLog(pending.times![0]!, this.#time!)
+        if (late) throw timeBehindLog(pending.times![0]!, this.#tail.time!)
         const from = kept.rows
         const count = kept.take(pending.columns(waiter.from, waiter.from + waiter.count))
         kept.waiters.push({ ...waiter, from, count })
@@ -361,78 +361,13 @@ export class Committer {
     return kept
   }
 
-  /** Splits rows into records of at most `recordWritesMax`, disk after disk, so a call's positions are consecutive. */
-  #encodeRows(
-    rows: readonly PendingDisk[],
-    time: number,
-    records: EncodedRecord[],
-    folded: LogRecord[],
-  ): void {
-    let sections: WriteSection[] = []
-    let room: number = limits.recordWritesMax
-    const flush = () => {
-      if (sections.length === 0) return
-      const base = sections[0]!.columns.times?.[0] ?? time
-      const record = encodeWrites(this.#next, base, sections, this.#hash)
-      records.push(record)
-      folded.push({
-        kind: 'writes',
-        first: record.first,
-        count: record.count,
-        time: base,
-        lastTime: record.lastTime,
-        sections,
-      })
-      this.#advance(record)
-      sections = []
-      room = limits.recordWritesMax
-    }
-    for (const pending of rows) {
-      for (let from = 0; from < pending.rows; ) {
-        const to = Math.min(pending.rows, from + room)
-        sections.push({ disk: pending.disk, columns: pending.columns(from, to) })
-        room -= to - from
-        from = to
-        if (room === 0) flush()
-      }
-    }
-    flush()
-  }
-
-  #encodeEvents(
-    time: number,
-    meta: RecordMeta,
-    events: readonly DomainEvent[],
-    records: EncodedRecord[],
-    folded: LogRecord[],
-  ): void {
-    const record = encodeEvents(this.#next, time, meta, events, this.#hash)
-    records.push(record)
-    folded.push({
-      kind: 'events',
-      first: record.first,
-      count: record.count,
-      time,
-      lastTime: record.lastTime,
-      meta,
-      events,
-    })
-    this.#advance(record)
-  }
-
-  #advance(record: EncodedRecord): void {
-    this.#next = record.first + record.count
-    this.#hash = record.hash
-    this.#time = record.lastTime
-  }
-
   async #command<T>(work: CommandWork<T>): Promise<T> {
     const { commandId } = work.meta
     if (commandId !== undefined) {
       const position = await this.#log.positionOfCommand(commandId)
       if (position !== undefined) return await work.recall(position)
     }
-    const reading = this.#clock.read(this.#time)
+    const reading = this.#clock.read(this.#tail.time)
     const decided = await work.decide(reading.time, this.#after(reading))
     let events = decided.events
     if (events.length === 0) {
@@ -447,7 +382,7 @@ export class Committer {
     const { catalog } = this.#state
     if (step === null) return catalog
     const fork = catalog.fork()
-    fork.applyEvent({ type: 'clock-stepped', ...step }, this.#next, { position: this.#next, time })
+    fork.applyEvent({ type: 'clock-stepped', ...step }, this.#tail.next, { position: this.#tail.next, time })
     return fork
   }
 
@@ -458,13 +393,13 @@ export class Committer {
     events: readonly DomainEvent[],
     quiet: readonly string[],
   ): Promise<Landed['record']> {
-    const records: EncodedRecord[] = []
-    const folded: LogRecord[] = []
-    if (reading.step !== null) this.#encodeStep(reading, records, folded)
-    this.#encodeEvents(reading.time, meta, events, records, folded)
+    const draft = new Draft()
+    this.#tellStep(reading, draft)
+    this.#tail.events(reading.time, meta, events, draft)
+    const { records, folded } = draft
     const landed = folded.at(-1)!
     assert(landed.kind === 'events', 'a command lands as an events record')
-    this.#encodeRows(this.#movesInFlight(quiet, events), reading.time, records, folded)
+    this.#tail.rows(this.#movesInFlight(quiet, events), reading.time, draft)
     try {
       await this.#log.append(records, { expected: records[0]!.first, sync: true })
     } catch (cause) {
@@ -485,8 +420,9 @@ export class Committer {
     return landed
   }
 
-  #encodeStep({ step, time }: ClockReading, records: EncodedRecord[], folded: LogRecord[]): void {
-    if (step !== null) this.#encodeEvents(time, {}, [{ type: 'clock-stepped', ...step }], records, folded)
+  #tellStep({ step, time }: ClockReading, draft: Draft): void {
+    if (step === null) return
+    this.#tail.events(time, {}, [{ type: 'clock-stepped', ...step }], draft)
     this.#clock.told()
   }
 

@@ -2,12 +2,10 @@
  * Where log, commands and projections meet: the live state, what may be asked of it, and the way commands take through
  * the committer. The public faces (store.ts, disk.ts, bitmap.ts, backup.ts) translate to this and add nothing.
  */
-import type { Base, DomainEvent, LogRecord, Point, RecordMeta, WriteColumns } from '../../events/types.ts'
+import type { Base, LogRecord, Point, RecordMeta, WriteColumns } from '../../events/types.ts'
 import { type Catalog, endOf } from '../../projections/catalog.ts'
-import { planShape } from '../../projections/plan.ts'
 import type { DiskState } from '../../projections/state.ts'
 import { type Answer, answersOf } from '../commands/answer.ts'
-import { NO_BASE } from '../commands/begin.ts'
 import { findDisk } from '../commands/find.ts'
 import { decideCleanDetach } from '../commands/lifecycle.ts'
 import { decideTransaction } from '../commands/transaction.ts'
@@ -21,10 +19,11 @@ import { type Derived, DerivedMissing } from './derived.ts'
 import { type Recorded, toColumns } from './incoming.ts'
 import { Keeper } from './keeper.ts'
 import { Moments } from './moments.ts'
-import { type FixedBits, finish, type MadePlan, type PlanSubject, prepareFixed, topUp } from './plan-bits.ts'
+import type { MadePlan } from './plan-bits.ts'
+import { Planner, PlanWanted, type Prepared } from './planner.ts'
 import { quietDisks } from './quiet.ts'
 import { materialize, type RebuildOptions, rebuild } from './rebuild.ts'
-import { State } from './state.ts'
+import type { State } from './state.ts'
 import type { CommandOptions, Durability, Plan, PlanRequest, SinceInput, Writes } from './types.ts'
 
 /** A begin as a caller gives it: the base as a moment, the id optional. */
@@ -49,20 +48,6 @@ export interface Ran {
   readonly point: Point | null
 }
 
-/** Thrown out of decide when a plan is wanted that is not made yet; decide is pure, so it is simply run again. */
-class PlanWanted {
-  constructor(
-    readonly command: BeginBackup,
-    readonly base: Base,
-    readonly moment: PlanMoment,
-  ) {}
-}
-
-interface Prepared {
-  readonly key: string
-  readonly fixed: FixedBits
-}
-
 export interface CoreParts {
   readonly log: EventLog
   readonly derived: Derived
@@ -85,6 +70,7 @@ export class Core {
   readonly moments: Moments
   readonly committer: Committer
   readonly keeper: Keeper
+  readonly #planner: Planner
   readonly #actor: string | undefined
   /** Calls that came in and have not handed everything to the committer yet; a close waits for them. */
   readonly #entered = new Set<Promise<unknown>>()
@@ -101,6 +87,7 @@ export class Core {
     this.#actor = parts.actor
     this.moments = new Moments(parts.log, () => this.state.catalog)
     this.keeper = new Keeper(parts)
+    this.#planner = new Planner(parts, this.moments)
     this.committer = new Committer(parts.log, parts.state, parts.clock, parts.durability, {
       onFolded: (records) => this.#folded(records),
       materialize: (record) => this.#materialize(record),
@@ -204,20 +191,6 @@ export class Core {
     return (await rebuild(this.log, this.derived, this.storeId, position, options)).state
   }
 
-  /** A plan of `state` as it is, recording nothing (R25). */
-  async planOf(state: State, subject: Omit<PlanSubject, 'shape'>): Promise<Plan> {
-    const whole: PlanSubject = {
-      ...subject,
-      shape: planShape(subject.disk, subject.bitmap, subject.base, subject.point),
-    }
-    const bits = state.bits.bitmap(subject.disk.id, subject.bitmap.name)!
-    return finish(
-      await prepareFixed(whole, bits, this.log, this.derived, subject.point.position),
-      whole,
-      bits,
-    )
-  }
-
   async #decide(
     commands: readonly StoreCommand[],
     prepared: ReadonlyMap<string, Prepared>,
@@ -251,7 +224,7 @@ export class Core {
         }
       } catch (wanted) {
         if (!(wanted instanceof PlanWanted)) throw wanted
-        plans.set(wanted.command.backup, await this.#plan(wanted, prepared))
+        plans.set(wanted.command.backup, await this.#plan(wanted, prepared.get(wanted.command.backup)))
       }
     }
   }
@@ -287,38 +260,15 @@ export class Core {
     return { answers, plans, point: endOf(record) }
   }
 
-  /** R26: the plan of a past backup, made again from the log alone. */
-  async replay(id: string, options: RebuildOptions = {}): Promise<Plan> {
-    const backup = this.catalog.backup(id)
-    if (backup === undefined)
-      throw new CheckpointError('BACKUP_NOT_FOUND', `there is no backup "${id}"; list the backups`, {
-        backup: id,
-      })
-    const record = await this.moments.beginOf(backup)
-    const before = await this.at(record.first - 1, { ...options, fromLogAlone: true })
-    for (let i = 0; i < record.events.length; i++) {
-      const event = record.events[i]!
-      if (event.type === 'backup-begun' && event.backup === id) break
-      const one: LogRecord = { ...record, first: record.first + i, count: 1, events: [event] }
-      await materialize(before, one, this.derived)
-      before.bits.applyEvent(event, record.first + i)
-      before.catalog.applyEvent(event, record.first + i, backup.point)
-    }
-    const disk = before.catalog.disk(backup.disk)!
-    const bitmap = disk.bitmaps.get(backup.bitmap)!
-    return await this.planOf(before, {
-      disk,
-      bitmap,
-      mode: backup.mode,
-      base: backup.base,
-      point: backup.point,
-    })
-  }
-
   /** Stored bits of live slices were missing or damaged: makes them anew from the log (R28). Throws anything else. */
   async heal(error: unknown): Promise<void> {
     if (!(error instanceof DerivedMissing)) throw error
     await this.committer.exclusive(() => this.#rebuildSlices())
+  }
+
+  /** R26: the plan of a past backup, made again from the log alone. */
+  replay(id: string, options: RebuildOptions = {}): Promise<Plan> {
+    return this.#planner.replay(id, options)
   }
 
   async #rebuildSlices(): Promise<void> {
@@ -349,7 +299,7 @@ export class Core {
     return await this.committer.exclusive(async () => {
       const { base, ...rest } = (await this.#resolve(command)) as BeginBackup
       const moment: PlanMoment = { state: this.catalog, events: [], point: this.catalog.last }
-      return await this.#plan(new PlanWanted(rest, check(base), moment), prepared)
+      return await this.#plan(new PlanWanted(rest, check(base), moment), prepared.get(''))
     })
   }
 
@@ -360,7 +310,7 @@ export class Core {
       if (command.type !== 'begin-backup') return prepared // Decided in order, so nothing is known yet.
       try {
         const begin = (await this.#resolve(command)) as BeginBackup
-        const ready = await this.#prepareOne(begin)
+        const ready = await this.#planner.prepare(begin)
         if (ready !== undefined) prepared.set(begin.backup, ready)
       } catch {
         // Whatever is wrong is met again inside the committer, and refused, healed or told; here a resize may also have come between.
@@ -369,79 +319,15 @@ export class Core {
     return prepared
   }
 
-  async #prepareOne(begin: BeginBackup): Promise<Prepared | undefined> {
-    const disk = findDisk(this.catalog, begin.disk)
-    const bitmap = disk.bitmaps.get(begin.bitmap)
-    if (bitmap === undefined) return undefined
-    const point = this.catalog.last
-    const base = baseBeforehand(begin, bitmap.active.from)
-    const subject = {
-      disk,
-      bitmap,
-      mode: begin.mode,
-      base,
-      point,
-      shape: planShape(disk, bitmap, base, point),
-    }
-    const bits = this.state.bits.bitmap(disk.id, bitmap.name)!
-    const key = keyOf(subject, point.position)
-    return { key, fixed: await prepareFixed(subject, bits, this.log, this.derived, point.position) }
-  }
-
-  async #plan(wanted: PlanWanted, prepared: ReadonlyMap<string, Prepared>): Promise<MadePlan> {
+  /** Inside the committer: stored bits that are missing or damaged are made anew on the spot. */
+  async #plan(wanted: PlanWanted, prepared: Prepared | undefined): Promise<MadePlan> {
     try {
-      return await this.#planOnce(wanted, prepared)
+      return await this.#planner.make(wanted, prepared)
     } catch (error) {
       if (!(error instanceof DerivedMissing)) throw error
-      await this.#rebuildSlices() // Inside the committer already, so nothing else changes the state.
-      return await this.#planOnce(wanted, new Map())
+      await this.#rebuildSlices()
+      return await this.#planner.make(wanted, undefined)
     }
-  }
-
-  async #planOnce(
-    { command, base, moment }: PlanWanted,
-    prepared: ReadonlyMap<string, Prepared>,
-  ): Promise<MadePlan> {
-    const disk = moment.state.disk(command.disk)!
-    const bitmap = disk.bitmaps.get(command.bitmap)!
-    const subject: PlanSubject = {
-      disk,
-      bitmap,
-      mode: command.mode,
-      base,
-      point: moment.point,
-      shape: planShape(disk, bitmap, base, moment.point),
-    }
-    const bits = await this.#bitsAt(moment, disk.id, bitmap.name)
-    const ready = prepared.get(command.backup)
-    const head = this.catalog.last.position
-    if (ready !== undefined && ready.key === keyOf(subject, ready.fixed.upTo)) {
-      await topUp(ready.fixed, subject, this.log)
-      return finish(ready.fixed, subject, bits)
-    }
-    return finish(await prepareFixed(subject, bits, this.log, this.derived, head), subject, bits)
-  }
-
-  /** Bits as the commands before in the same transaction leave them (R20). */
-  async #bitsAt(moment: PlanMoment, disk: string, bitmap: string) {
-    if (moment.events.length === 0) return this.state.bits.bitmap(disk, bitmap)!
-    const disks = new Set(moment.events.flatMap((event) => disksOf(event)).concat(disk))
-    const fork = new State(this.catalog, this.state.bits.forkOf(disks))
-    const first = this.catalog.last.position + 1
-    for (const [i, event] of moment.events.entries()) {
-      const one: LogRecord = {
-        kind: 'events',
-        first: first + i,
-        count: 1,
-        time: 0,
-        lastTime: 0,
-        meta: {},
-        events: [event],
-      }
-      await materialize(fork, one, this.derived)
-      fork.bits.applyEvent(event, first + i)
-    }
-    return fork.bits.bitmap(disk, bitmap)!
   }
 
   #folded(records: readonly LogRecord[]): void {
@@ -506,39 +392,4 @@ async function takeSnapshot(snapshot: () => unknown): Promise<void> {
       cause,
     )
   }
-}
-
-/** The base that decide will come to; where it comes to another, the prepared bits are not used. */
-function baseBeforehand(begin: BeginBackup, from: Point): Base {
-  if (begin.mode === 'full' || begin.mode === 'copy') return NO_BASE
-  if (begin.base === undefined) return { kind: 'point', position: from.position, time: from.time }
-  return begin.base.kind === 'active'
-    ? { kind: 'active', position: from.position, time: from.time }
-    : begin.base
-}
-
-/** Equal keys: what was prepared up to `upTo` is still all of the plan but α and what the log gained since. */
-function keyOf({ disk, bitmap, base, shape }: PlanSubject, upTo: number): string {
-  const stretches = shape.stretches.map(({ from, to, why }) => [
-    from.position,
-    to.position >= upTo ? 'open' : to.position,
-    why,
-  ])
-  return JSON.stringify([
-    disk.number,
-    disk.size,
-    bitmap.generation,
-    base.kind,
-    base.position,
-    shape.whole,
-    shape.parts,
-    shape.outside,
-    stretches,
-    bitmap.slices.map((slice) => [slice.number, slice.from.position, slice.to.position]),
-  ])
-}
-
-function disksOf(event: DomainEvent): string[] {
-  if (event.type === 'bitmap-merged') return [event.disk, ...event.sources.map((source) => source.disk)]
-  return 'disk' in event ? [event.disk] : []
 }
