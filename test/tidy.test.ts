@@ -150,3 +150,24 @@ describe('docs', () => {
       expect(() => statSync(join(root, target!))).not.toThrow()
   })
 })
+
+describe('package-lock.json', () => {
+  const lock = JSON.parse(read('package-lock.json')) as {
+    packages: Record<string, { optionalDependencies?: Record<string, string>; resolved?: string }>
+  }
+
+  test('has an entry for every optional package it names, other platforms too: npm 11 refuses to install from it otherwise', () => {
+    for (const [parent, { optionalDependencies = {} }] of Object.entries(lock.packages)) {
+      for (const name of Object.keys(optionalDependencies)) {
+        const held = [`${parent}/node_modules/${name}`, `node_modules/${name}`].some(
+          (path) => path in lock.packages,
+        )
+        expect([name, held]).toEqual([name, true])
+      }
+    }
+  })
+
+  test('names no host to download from: whoever installs has their own registry', () => {
+    for (const { resolved } of Object.values(lock.packages)) expect(resolved).toBeUndefined()
+  })
+})
