@@ -44,7 +44,10 @@ export const whole: Field<number> = {
 }
 
 export const flag: Field<boolean> = {
-  put: (value) => value,
+  put(value) {
+    if (typeof value !== 'boolean') throw new TypeError(`a field must be true or false, not ${String(value)}`)
+    return value
+  },
   take: (raw) => (typeof raw === 'boolean' ? raw : refuse('flag')),
 }
 

@@ -80,7 +80,9 @@ export function replayedText(paint: Paint, replayed: readonly ReplayedPlan[]): s
       text.bytes(plan.bytes),
       text.shortDigest(backup.digest),
       text.shortDigest(plan.digest),
-      plan.digest === backup.digest ? paint.colors.green('equal') : paint.colors.red('DIFFERENT'),
+      plan.digest === backup.digest
+        ? { text: 'equal', color: paint.colors.green }
+        : { text: 'DIFFERENT', color: paint.colors.red },
     ]),
   )
 }

@@ -2,6 +2,7 @@
  * A day of backups in ninety seconds: what an orchestration agent does to a disk while its guest works, at moments of the
  * trace's own clock. Everything goes through the public API; each step says in words what came of it.
  */
+import * as text from '../../src/cli/render/text.ts'
 import {
   type Backup,
   type BackupMode,
@@ -67,7 +68,7 @@ function begin(at: number, id: string, mode: BackupMode, extras: BeginExtras = {
     what: `begin ${id}: ${mode}${extras.since === undefined ? '' : ` since ${words(extras.since)}`}${forced}`,
     async run(store) {
       const { plan } = await store.disk(DISK).beginBackup({ bitmap: BITMAP, mode, id, ...extras })
-      return `${mib(plan.bytes)} to copy in ${plan.extents.length} extents`
+      return `${text.bytes(plan.bytes)} to copy in ${text.plural(plan.extents.length, 'extent')}`
     },
   }
 }
@@ -125,8 +126,4 @@ function words(since: SinceInput): string {
   return Object.entries(since)
     .map(([kind, value]) => `${kind} ${String(value)}`)
     .join(' ')
-}
-
-function mib(bytes: number): string {
-  return `${(bytes / (1024 * KiB)).toFixed(1)} MiB`
 }

@@ -18,8 +18,8 @@ export interface Io {
   /** A real stream when it is a terminal: the progress bar moves its cursor. */
   readonly stderr: Output
   readonly env: Readonly<Record<string, string | undefined>>
-  /** Calls `stop` at Ctrl-C or SIGTERM, and when stdout's reader goes away; returns how to stop listening. */
-  onInterrupt(stop: (why: 'interrupt' | 'closed-pipe') => void): () => void
+  /** Calls `stop` at Ctrl-C or SIGTERM, when stdout's reader goes away, and with the error when stdout cannot be written; returns how to stop listening. */
+  onInterrupt(stop: (why: 'interrupt' | 'closed-pipe' | Error) => void): () => void
 }
 
 /** Writes and waits while the reader is slower than we are, so that a long log does not pile up in memory. */

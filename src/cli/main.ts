@@ -16,8 +16,7 @@ const io: Io = {
       stop('interrupt')
     }
     const broken = (error: NodeJS.ErrnoException): void => {
-      if (error.code !== 'EPIPE') throw error
-      stop('closed-pipe')
+      stop(error.code === 'EPIPE' ? 'closed-pipe' : error)
     }
     process.on('SIGINT', interrupt).on('SIGTERM', interrupt)
     process.stdout.on('error', broken)

@@ -5,11 +5,12 @@
 import type { Command } from 'commander'
 import { openStore } from '../store/open.ts'
 import type { Store } from '../store/store.ts'
-import type { CommandOptions } from '../store/types.ts'
+import type { Clock, CommandOptions } from '../store/types.ts'
 import { UsageError } from './exit.ts'
 import { type Io, writeOut } from './io.ts'
 import { type Paint, paintFor } from './render/paint.ts'
 import { type Progress, progressBar } from './render/progress.ts'
+import { shown } from './render/text.ts'
 
 export interface GlobalOptions {
   readonly store?: string
@@ -57,8 +58,15 @@ export class Session {
   }
 
   /** Opens the store, works, closes it whatever happened. Only `init` makes one. */
-  async withStore<T>(work: (store: Store) => Promise<T>, create = false): Promise<T> {
-    const store = await openStore(this.folder, { create, actor: this.options.actor ?? 'cli' })
+  async withStore<T>(
+    work: (store: Store) => Promise<T>,
+    { create = false, clock }: { readonly create?: boolean; readonly clock?: Clock | undefined } = {},
+  ): Promise<T> {
+    const store = await openStore(this.folder, {
+      create,
+      actor: this.options.actor ?? 'cli',
+      ...(clock === undefined ? {} : { clock }),
+    })
     try {
       return await work(store)
     } finally {
@@ -71,13 +79,18 @@ export class Session {
     await this.print(this.options.json === true ? JSON.stringify(json) : text())
   }
 
+  /** An answer that is plain words, a line each, with names in them that are not ours. */
+  async confirm(json: unknown, words: () => string | readonly string[]): Promise<void> {
+    await this.answer(json, () => [words()].flat().map(shown).join('\n'))
+  }
+
   async print(text: string): Promise<void> {
     await writeOut(this.io.stdout, text.endsWith('\n') ? text : `${text}\n`)
   }
 
   /** A remark beside the answer; never on stdout, never with --json. */
   note(text: string): void {
-    if (this.options.json !== true) this.io.stderr.write(`${text}\n`)
+    if (this.options.json !== true) this.io.stderr.write(`${shown(text)}\n`)
   }
 
   progress(label: string): Progress {

@@ -129,4 +129,6 @@ export interface DecideContext {
   readonly time?: number | null | undefined
   /** Disks whose previous process ended uncleanly and that were not attached since (R32). */
   readonly unclean: ReadonlySet<string>
+  /** The last event of each of them when the store was opened; without an entry the last there is. */
+  readonly uncleanSince?: ReadonlyMap<string, Point> | undefined
 }

@@ -6,7 +6,7 @@ import { EMPTY_HASH, type EncodedRecord } from '../../events/record.ts'
 import type { LogRecord } from '../../events/types.ts'
 import { CheckpointError } from '../errors.ts'
 import { bisectTime } from './bisect.ts'
-import { type EntrySource, readRecords, recordsOf } from './entries.ts'
+import { type EntrySource, hashAfter, readRecords, recordsOf } from './entries.ts'
 import type { AppendOptions, EventLog, Followed, FollowOptions, LogHead, ReadOptions } from './event-log.ts'
 import { Followers } from './follow.ts'
 
@@ -163,6 +163,20 @@ export abstract class BaseLog implements EventLog {
       const entry = await source.floor(position)
       const record = entry && recordsOf(entry).find((candidate) => candidate.first === position)
       return record?.kind === 'events' && record.meta.commandId === commandId ? position : undefined
+    } finally {
+      await source.release()
+    }
+  }
+
+  async hashAt(position: number): Promise<Uint8Array | undefined> {
+    this.#refuseIfClosed()
+    if (position === -1) return EMPTY_HASH
+    const { next, hash } = this.#head
+    if (position + 1 === next) return hash
+    if (!Number.isSafeInteger(position) || position < 0 || position >= next) return undefined
+    const source = await this.source()
+    try {
+      return await hashAfter(source, position)
     } finally {
       await source.release()
     }

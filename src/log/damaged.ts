@@ -6,7 +6,7 @@ export function logDamaged(problem: string, facts: Facts, cause?: unknown): Chec
   const where = facts.position === undefined ? '' : ` at position ${String(facts.position)}`
   return new CheckpointError(
     'LOG_DAMAGED',
-    `the log is damaged${where}: ${problem}; nothing was changed: run verify, then repair or restore the folder`,
+    `the log is damaged${where}: ${problem}; nothing was changed: run verify, then restore the folder from its last good copy`,
     { problem, ...facts },
     cause,
   )

@@ -2,7 +2,7 @@
  * Reading, for both implementations: what a source of stored values delivers is checked (checksum, place, no hole) and
  * becomes records. Cost: the checksum and the decoder, about 35 ns a write; nothing is kept.
  */
-import { checkHeader, decodeStored, type StoredHeader } from '../../events/record.ts'
+import { checkHeader, decodeStored, EMPTY_HASH, hashesOf, type StoredHeader } from '../../events/record.ts'
 import type { LogRecord } from '../../events/types.ts'
 import { CheckpointError } from '../errors.ts'
 import { logDamaged, refusalAt } from './damaged.ts'
@@ -110,4 +110,22 @@ export function aborted(signal: AbortSignal): CheckpointError {
     {},
     signal.reason,
   )
+}
+
+/** The chain's hash after the event at `position`; undefined when no record ends there. Reads at most two stored values. */
+export async function hashAfter(source: EntrySource, position: number): Promise<Uint8Array | undefined> {
+  const entry = await source.floor(position)
+  if (entry === undefined) return undefined
+  const { first, count, hash } = headerOf(entry)
+  if (first + count <= position) return undefined
+  if (first + count === position + 1) return hash
+  // Inside a pack, whose inner hashes follow from the one before it.
+  const before = first === 0 ? undefined : await source.floor(first - 1)
+  if (first > 0 && before === undefined) return undefined
+  const previous = before === undefined ? EMPTY_HASH : headerOf(before).hash
+  try {
+    return hashesOf(entry.value, previous).find((step) => step.next === position + 1)?.hash
+  } catch (error) {
+    throw refusalAt(entry.position, error)
+  }
 }

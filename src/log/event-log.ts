@@ -68,6 +68,12 @@ export interface EventLog {
   /** Position of the first event of the record that carried this command id. */
   positionOfCommand(commandId: string): Promise<number | undefined>
 
+  /**
+   * The chain's hash after the event at `position` (-1: the empty log's); undefined when no record ends there.
+   * Tells whether something derived, say a snapshot, is of this history.
+   */
+  hashAt(position: number): Promise<Uint8Array | undefined>
+
   /** Catch-up from `from` (default: the head), then live, without gap or double. Ends when aborted or the log closes. */
   follow(options?: FollowOptions): AsyncIterable<Followed>
 

@@ -79,6 +79,10 @@ export class FaultLog implements EventLog {
     return this.#inner.positionOfCommand(commandId)
   }
 
+  hashAt(position: number): Promise<Uint8Array | undefined> {
+    return this.#inner.hashAt(position)
+  }
+
   follow(options?: FollowOptions): AsyncIterable<Followed> {
     return this.#inner.follow(options)
   }

@@ -212,11 +212,17 @@ export class LevelEventLog extends BaseLog {
       await this.#repacking?.catch(() => undefined)
       if (headFile !== undefined && !this.failed) await this.#endCleanly(headFile)
     } finally {
-      headFile?.close()
-      removeOwner(ownerFile)
-      await db.close()
-      if (headFile !== undefined && !this.failed) this.#mark()
-      this.#parts.closed()
+      try {
+        headFile?.close()
+        removeOwner(ownerFile)
+      } finally {
+        try {
+          await db.close()
+          if (headFile !== undefined && !this.failed) this.#mark()
+        } finally {
+          this.#parts.closed()
+        }
+      }
     }
   }
 

@@ -3,8 +3,8 @@
  * anybody write. Damage is refused with nothing deleted; after a restart of the machine an unsynced tail that is torn is kept
  * aside, cut off and reported, so that the store can declare that stretch lost (R28, R32, R34).
  */
-import { existsSync } from 'node:fs'
-import { mkdir, readdir } from 'node:fs/promises'
+import { existsSync, mkdirSync } from 'node:fs'
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CheckpointError, type Facts } from '../errors.ts'
 import { type Aside, discardAside, discardUnmarked, keepAside, keepValues, markAside } from './aside.ts'
@@ -17,8 +17,8 @@ import { COMMAND_KEYS, eventKey, positionOf } from './keys.ts'
 import { checkLog, type Verdict } from './level-check.ts'
 import { LevelEventLog } from './level-log.ts'
 import { type Database, database, LevelSource, levelFailure } from './level-source.ts'
-import { noteOpen } from './open-here.ts'
-import { storeInUse, writeOwner } from './owner.ts'
+import { claimHere } from './open-here.ts'
+import { inUseHere, removeOwner, storeInUse, writeOwner } from './owner.ts'
 import { deadlyTable } from './table-check.ts'
 import { type SyncHooks, WalSync } from './wal-sync.ts'
 
@@ -72,6 +72,11 @@ export interface OpenedLevelLog {
 
 const REPACK_EVERY = 4096
 
+interface ClaimedOptions extends OpenLevelLogOptions {
+  /** Gives the folder back to the next opener in this process. */
+  readonly closed: () => void
+}
+
 /**
  * Throws STORE_IN_USE, LOG_DAMAGED (facts `problem`, `aside`, and as known `position`, `expected`, `found`), FORMAT_TOO_NEW,
  * IO_FAILED.
@@ -81,12 +86,31 @@ export async function openLevelLog(options: OpenLevelLogOptions): Promise<Opened
   const heads = readHeadFile(options.headFile)
   const fresh =
     options.createIfMissing && heads.kind === 'missing' && !existsSync(join(options.folder, 'CURRENT'))
-  if (fresh) await mkdir(options.folder, { recursive: true })
+  if (fresh) mkdirSync(options.folder, { recursive: true })
+  // Nothing is waited for up to here, so of two opens in this process only one passes, and the other touches no file.
+  const release = claimHere(options.folder)
+  if (release === undefined) throw inUseHere(options.ownerFile, options.folder, options.bootId)
+  try {
+    return await openClaimed(options, heads, fresh, release)
+  } catch (error) {
+    release()
+    throw error
+  }
+}
+
+async function openClaimed(
+  options: OpenLevelLogOptions,
+  heads: HeadFileContent,
+  fresh: boolean,
+  closed: () => void,
+): Promise<OpenedLevelLog> {
   const aside = await keepAside(options.folder, options.asideFolder)
   const db = await openDatabase(options, aside, fresh)
   try {
-    return await openChecked(options, db, heads, aside)
+    writeOwner(options.ownerFile, options.bootId)
+    return await openChecked({ ...options, closed }, db, heads, aside)
   } catch (error) {
+    removeOwner(options.ownerFile)
     await db.close()
     if (error instanceof CheckpointError && error.code === 'FORMAT_TOO_NEW') await discardAside(aside)
     throw levelFailure(error)
@@ -129,7 +153,7 @@ async function openDatabase(
 }
 
 async function openChecked(
-  options: OpenLevelLogOptions,
+  options: ClaimedOptions,
   db: Database,
   heads: HeadFileContent,
   aside: Aside | undefined,
@@ -160,7 +184,7 @@ async function openChecked(
 
 /** The log is accepted: what LevelDB replayed is in synced tables by now, so all of it survives a power cut. */
 async function finish(
-  options: OpenLevelLogOptions,
+  options: ClaimedOptions,
   db: Database,
   heads: HeadFileContent,
   verdict: Verdict,
@@ -174,17 +198,13 @@ async function finish(
     wal: new WalSync(options.folder, options.hooks),
     ownerFile: options.ownerFile,
     marks: marksOf(options),
+    closed: options.closed,
   }
   const repackEvery = options.repackEvery ?? REPACK_EVERY
-  writeOwner(options.ownerFile, options.bootId)
   if (options.inspect === true) {
     if (discard) await discardAside(aside)
     return {
-      log: new LevelEventLog(
-        { ...parts, closed: noteOpen(options.folder), repackEvery: Number.POSITIVE_INFINITY },
-        head,
-        head,
-      ),
+      log: new LevelEventLog({ ...parts, repackEvery: Number.POSITIVE_INFINITY }, head, head),
       end,
       heads,
     }
@@ -197,7 +217,7 @@ async function finish(
   if (discard) await discardAside(aside)
   await discardUnmarked(options.asideFolder)
   return {
-    log: new LevelEventLog({ ...parts, closed: noteOpen(options.folder), headFile, repackEvery }, head, head),
+    log: new LevelEventLog({ ...parts, headFile, repackEvery }, head, head),
     end,
     heads,
   }

@@ -15,20 +15,44 @@ export interface Owner {
   readonly command: string
 }
 
-export function writeOwner(path: string, bootId: Uint8Array): void {
-  const owner: Owner = {
+function thisOwner(bootId: Uint8Array): Owner {
+  return {
     pid: process.pid,
     host: hostname(),
     bootId: Buffer.from(bootId).toString('hex'),
     since: new Date().toISOString(),
     command: process.argv.slice(0, 6).join(' '),
   }
-  writeFileSync(path, JSON.stringify(owner))
+}
+
+/** As well as it can be: a store must not stay closed because a file that explains could not be written. */
+export function writeOwner(path: string, bootId: Uint8Array): void {
+  try {
+    writeFileSync(path, JSON.stringify(thisOwner(bootId)))
+  } catch {
+    // The one that is refused is told that the owner is unknown.
+  }
+}
+
+/** It is this process that has the folder open, or is opening it and has not written who it is yet. */
+export function inUseHere(path: string, folder: string, bootId: Uint8Array): CheckpointError {
+  const written = readOwner(path)
+  const owner = written?.pid === process.pid && written.host === hostname() ? written : thisOwner(bootId)
+  return new CheckpointError(
+    'STORE_IN_USE',
+    `${folder} is open in this process already (${owner.pid}), perhaps by another path; use the store that is open, or close it first`,
+    { folder, heldBy: { ...owner, life: 'running' } },
+  )
 }
 
 /** Removes the file if it still names this process. */
 export function removeOwner(path: string): void {
-  if (readOwner(path)?.pid === process.pid) rmSync(path, { force: true })
+  if (readOwner(path)?.pid !== process.pid) return
+  try {
+    rmSync(path, { force: true })
+  } catch {
+    // Stale then, which its reader is told.
+  }
 }
 
 export function readOwner(path: string): Owner | undefined {

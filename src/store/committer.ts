@@ -36,11 +36,16 @@ interface WriteBatch {
   readonly sealed: boolean
 }
 
+/** Writes whose bytes are on their way, by disk number. */
+type Moving = ReadonlyMap<number, ReadonlySet<WriteColumns>>
+
 /** What a decided command wants recorded, and how its answer is made once it is. */
 export interface Decided<T> {
   readonly events: readonly DomainEvent[]
   /** Disks for which this is a quiet point: their moves in flight are recorded again behind it (R8). */
   readonly quiet: readonly string[]
+  /** Moves that were in flight before the record was decided on: one that landed since is recorded again as well. */
+  readonly moving?: Moving | undefined
   /** The folded record, or null when nothing had to change. */
   answer(landed: Landed | null): T | Promise<T>
 }
@@ -183,6 +188,11 @@ export class Committer {
     }
     moves.add(columns)
     return () => moves.delete(columns)
+  }
+
+  /** What is in flight now; a copy. */
+  movesNow(): Moving {
+    return new Map([...this.#moves].map(([disk, moves]) => [disk, new Set(moves)]))
   }
 
   /** Resolves when everything handed in so far has ended. */
@@ -374,7 +384,7 @@ export class Committer {
       if (commandId === undefined) return await decided.answer(null)
       events = [{ type: 'nothing-changed' }] // So that the same id is answered the same for ever (R13).
     }
-    return await decided.answer({ record: await this.#commit(reading, work.meta, events, decided.quiet) })
+    return await decided.answer({ record: await this.#commit(reading, work.meta, events, decided) })
   }
 
   /** What decide is to see: a step of the clock goes into the log ahead of the command's record, if that is recorded at all (R21). */
@@ -391,7 +401,7 @@ export class Committer {
     reading: ClockReading,
     meta: RecordMeta,
     events: readonly DomainEvent[],
-    quiet: readonly string[],
+    { quiet, moving }: Pick<Decided<unknown>, 'quiet' | 'moving'>,
   ): Promise<Landed['record']> {
     const draft = new Draft()
     this.#tellStep(reading, draft)
@@ -399,7 +409,7 @@ export class Committer {
     const { records, folded } = draft
     const landed = folded.at(-1)!
     assert(landed.kind === 'events', 'a command lands as an events record')
-    this.#tail.rows(this.#movesInFlight(quiet, events), reading.time, draft)
+    this.#tail.rows(this.#movesInFlight(quiet, events, moving), reading.time, draft)
     try {
       await this.#log.append(records, { expected: records[0]!.first, sync: true })
     } catch (cause) {
@@ -427,12 +437,17 @@ export class Committer {
   }
 
   /** R8: a write that was logged and had not landed at the point is recorded again right after it. */
-  #movesInFlight(disks: readonly string[], events: readonly DomainEvent[]): PendingDisk[] {
+  #movesInFlight(
+    disks: readonly string[],
+    events: readonly DomainEvent[],
+    earlier: Moving = new Map(),
+  ): PendingDisk[] {
     const again: PendingDisk[] = []
     for (const id of disks) {
       const disk = this.#state.catalog.disk(id)
-      const moves = disk === undefined ? undefined : this.#moves.get(disk.number)
-      if (disk === undefined || moves === undefined || moves.size === 0) continue
+      if (disk === undefined) continue
+      const moves = new Set([...(earlier.get(disk.number) ?? []), ...(this.#moves.get(disk.number) ?? [])])
+      if (moves.size === 0) continue
       if (events.some((event) => event.type === 'disk-removed' && event.disk === id)) continue
       const size = events.reduce(
         (now, event) => (event.type === 'disk-resized' && event.disk === id ? event.size : now),

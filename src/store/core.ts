@@ -77,6 +77,8 @@ export class Core {
   #closing = false
   /** Disks attached by this session: any other that the catalog calls attached was left so by an unclean end (R32). */
   readonly #session = new Set<number>()
+  /** The last event of each disk that an unclean end left attached, as found at open: administrative events come later. */
+  readonly #uncleanSince: ReadonlyMap<string, Point>
 
   constructor(parts: CoreParts) {
     this.log = parts.log
@@ -88,6 +90,7 @@ export class Core {
     this.moments = new Moments(parts.log, () => this.state.catalog)
     this.keeper = new Keeper(parts)
     this.#planner = new Planner(parts, this.moments)
+    this.#uncleanSince = new Map([...this.unclean()].map((id) => [id, findDisk(this.catalog, id).last]))
     this.committer = new Committer(parts.log, parts.state, parts.clock, parts.durability, {
       onFolded: (records) => this.#folded(records),
       materialize: (record) => this.#materialize(record),
@@ -202,6 +205,7 @@ export class Core {
     const plans = new Map<string, MadePlan>()
     const context = {
       unclean: this.unclean(),
+      uncleanSince: this.#uncleanSince,
       time,
       plan: (command: BeginBackup, base: Base, moment: PlanMoment) => {
         const plan = plans.get(command.backup)
@@ -212,10 +216,13 @@ export class Core {
     for (;;) {
       try {
         const { events, answers } = decideTransaction(catalog, resolved, context)
+        // A move that lands while the snapshot is taken may be in it or not: it has to be on both sides (R8).
+        const moving = options.snapshot === undefined ? undefined : this.committer.movesNow()
         if (options.snapshot !== undefined) await takeSnapshot(options.snapshot)
         return {
           events,
           quiet: quietDisks(events, this.catalog),
+          moving,
           answer: (landed) => ({
             answers,
             plans: settled(plans, landed),
@@ -334,10 +341,16 @@ export class Core {
     for (const record of records) {
       if (record.kind === 'writes') continue
       for (const event of record.events) {
-        if (event.type === 'disk-attached') this.#session.add(this.catalog.disk(event.disk)!.number)
+        if (event.type === 'disk-attached') this.#attached(event.disk)
       }
     }
     this.keeper.folded(records)
+  }
+
+  /** A transaction may have removed it again by the end of its record. */
+  #attached(id: string): void {
+    const disk = this.catalog.disk(id)
+    if (disk !== undefined) this.#session.add(disk.number)
   }
 
   async #detachAll(): Promise<void> {
@@ -359,14 +372,26 @@ export class Core {
     this.#closing = true
     while (this.#entered.size > 0) await Promise.allSettled(this.#entered)
     await this.committer.settled()
-    if (this.committer.failure === null) {
-      await this.#detachAll()
+    try {
+      if (this.committer.failure === null) await this.#detachAll()
+    } finally {
+      // Whatever failed above, and it is told, the folder is let go of.
+      await this.#letGo()
     }
-    await this.committer.close()
-    if (this.committer.failure === null) await this.keeper.finish()
-    await this.keeper.idle()
-    await this.log.close()
-    await this.derived.close()
+  }
+
+  /** Every step is tried whatever became of those before; the first failure is told. */
+  async #letGo(): Promise<void> {
+    const steps = [
+      () => this.committer.close(),
+      () => (this.committer.failure === null ? this.keeper.finish() : Promise.resolve()),
+      () => this.keeper.idle(),
+      () => this.log.close(),
+      () => this.derived.close(),
+    ]
+    const failures: unknown[] = []
+    for (const step of steps) await step().catch((error: unknown) => failures.push(error))
+    if (failures.length > 0) throw failures[0]
   }
 }
 

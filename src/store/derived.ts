@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
-import type { AbstractLevel } from 'abstract-level'
+import type { AbstractBatchOptions, AbstractLevel } from 'abstract-level'
 import { Level } from 'level'
 import { MemoryLevel } from 'memory-level'
 import type { DirtyBitmap } from '../../projections/bitmap.ts'
@@ -155,7 +155,14 @@ export class Derived {
   }
 
   async #dropSnapshotsFrom(position: number): Promise<void> {
-    await this.#db.clear({ gte: snapshotKey(position), lt: 't' })
+    const keys = await this.#db.keys({ gte: snapshotKey(position), lt: 't' }).all()
+    if (keys.length === 0) return
+    // Synced: the log will grow past these positions, and a power cut must not bring them back. Only Level knows the option.
+    const synced = { sync: true } as AbstractBatchOptions<string, Uint8Array>
+    await this.#db.batch(
+      keys.map((key) => ({ type: 'del', key }) as const),
+      synced,
+    )
   }
 
   async refs(): Promise<BitsRef[]> {

@@ -60,6 +60,12 @@ export class Disk {
    * @throws CheckpointError RANGE_INVALID, RANGE_OUTSIDE_DISK, TIME_INVALID, DISK_NOT_FOUND, OUTCOME_UNKNOWN, STORE_FAILED
    */
   recordWrites(writes: Writes, move?: () => unknown): Promise<Recorded> {
+    if (move !== undefined && typeof move !== 'function')
+      return Promise.reject(
+        new TypeError(
+          'move must be a function that moves the bytes once they are recorded; a promise has begun too early (R31)',
+        ),
+      )
     const disk = this.#core.catalog.disk(this.id)
     if (move === undefined && disk !== undefined && this.#core.isAttached(disk))
       return this.#core.recordNow(disk, writes)

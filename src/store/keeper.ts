@@ -4,6 +4,7 @@
  */
 import type { LogRecord } from '../../events/types.ts'
 import { refOf, type SliceBits } from '../../projections/bits.ts'
+import type { EventLog } from '../log/event-log.ts'
 import type { Derived } from './derived.ts'
 import { freeze, refsIn, store } from './snapshots.ts'
 import type { State } from './state.ts'
@@ -13,6 +14,7 @@ const CLOSE_SNAPSHOT_EVENTS = 16_384
 
 export interface KeeperParts {
   readonly derived: Derived
+  readonly log: Pick<EventLog, 'hashAt'>
   readonly state: State
   readonly storeId: string
   readonly snapshotEvery: number
@@ -22,12 +24,15 @@ export interface KeeperParts {
 export class Keeper {
   readonly #parts: KeeperParts
   readonly #work = new Set<Promise<void>>()
+  /** Position of the newest snapshot that was stored, and of the newest that was tried. */
   #snapshotAt: number
+  #triedAt: number
   #snapshotting = false
 
   constructor(parts: KeeperParts) {
     this.#parts = parts
     this.#snapshotAt = parts.snapshotAt
+    this.#triedAt = parts.snapshotAt
   }
 
   /** Called inside the committer after each fold: synchronous, and cheap unless a snapshot is due. */
@@ -44,7 +49,7 @@ export class Keeper {
       }
     }
     const { position } = this.#parts.state.catalog.last
-    if (position - this.#snapshotAt >= this.#parts.snapshotEvery && !this.#snapshotting)
+    if (position - this.#triedAt >= this.#parts.snapshotEvery && !this.#snapshotting)
       this.#later(this.snapshot())
   }
 
@@ -73,19 +78,27 @@ export class Keeper {
     try {
       const frozen = freeze(this.#parts.state)
       if (frozen.position < 0) return
+      this.#triedAt = frozen.position
+      await store(frozen, this.#parts.derived, this.#parts.storeId, this.#parts.log)
       this.#snapshotAt = frozen.position
-      await store(frozen, this.#parts.derived, this.#parts.storeId)
     } finally {
       this.#snapshotting = false
     }
   }
 
-  /** At a clean close: a snapshot where it saves the next open work, and no bits that nothing refers to. */
+  /**
+   * At a clean close: a snapshot where it saves the next open work, and no bits that nothing refers to. Never fails: what
+   * cannot be stored or dropped (a full disk, say) costs the next open time, and nothing else.
+   */
   async finish(): Promise<void> {
     await this.idle()
-    if (this.#parts.state.catalog.last.position - this.#snapshotAt > CLOSE_SNAPSHOT_EVENTS)
-      await this.snapshot()
-    await this.#collect()
+    try {
+      if (this.#parts.state.catalog.last.position - this.#snapshotAt > CLOSE_SNAPSHOT_EVENTS)
+        await this.snapshot()
+      await this.#collect()
+    } catch {
+      // As above. Without the snapshot nothing is collected either: what is stored may serve the next open.
+    }
   }
 
   async idle(): Promise<void> {
@@ -112,7 +125,8 @@ export class Keeper {
   }
 
   #later(work: Promise<void>): void {
-    // What could not be stored stays in memory, and is tried again with the next snapshot.
+    // A slice that could not be stored keeps its bits in memory, where they stay right; the next open stores it. A snapshot
+    // that could not is tried again when as many events as lie between two have come.
     const settled: Promise<void> = work.catch(() => undefined).finally(() => this.#work.delete(settled))
     this.#work.add(settled)
   }

@@ -41,6 +41,7 @@ type End = Pick<LogEnd, 'clean' | 'bootChanged' | 'level' | 'syncedHead'> & {
 export async function openStore(folder: string, options: OpenOptions = {}): Promise<Store> {
   if (typeof folder !== 'string' || folder === '')
     throw new TypeError('the store needs a folder: a path, not empty')
+  checkOptions(options)
   const paths = pathsOf(resolve(folder))
   const file = await storeFile(paths, options.create !== false)
   const bootId = bootIdBytes((options.machine ?? thisMachine).bootId())
@@ -72,6 +73,7 @@ export async function openStore(folder: string, options: OpenOptions = {}): Prom
 export async function openMemoryStore(
   options: OpenOptions & { readonly log?: EventLog } = {},
 ): Promise<Store> {
+  checkOptions(options)
   const log = options.log ?? new MemoryEventLog()
   const end: End = { clean: true, bootChanged: false, level: 'process', syncedHead: log.syncedHead }
   return await openOn(log, await Derived.open(null), end, 'memory', null, options)
@@ -145,6 +147,29 @@ async function madeStore(paths: FolderPaths, { making: _, ...file }: StoreFile):
       cause,
     )
   }
+}
+
+function checkOptions(options: unknown): void {
+  if (typeof options !== 'object' || options === null) throw new TypeError('the options must be an object')
+  const { create, durability, clock, machine, actor, snapshotEvery } = options as Partial<OpenOptions>
+  const need = (right: boolean, what: string) => {
+    if (!right) throw new TypeError(what)
+  }
+  need(create === undefined || typeof create === 'boolean', 'create must be a boolean')
+  need(actor === undefined || typeof actor === 'string', 'actor must be a string')
+  need(
+    durability === undefined || durability === 'process' || durability === 'power',
+    'durability must be "process" or "power"',
+  )
+  need(
+    snapshotEvery === undefined || (Number.isSafeInteger(snapshotEvery) && snapshotEvery > 0),
+    'snapshotEvery must be a positive integer',
+  )
+  need(
+    clock === undefined || (typeof clock?.now === 'function' && typeof clock.monotonic === 'function'),
+    'clock must have the methods now() and monotonic()',
+  )
+  need(machine === undefined || typeof machine?.bootId === 'function', 'machine must have a method bootId()')
 }
 
 /** A boot id as the log keeps it. */

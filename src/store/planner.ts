@@ -3,6 +3,8 @@
  * any past backup from the log alone (R25, R26).
  */
 import type { Base, DomainEvent, LogRecord, Point } from '../../events/types.ts'
+import type { DirtyBitmap } from '../../projections/bitmap.ts'
+import { setExtents } from '../../projections/bits.ts'
 import { planShape } from '../../projections/plan.ts'
 import { NO_BASE } from '../commands/begin.ts'
 import { findDisk } from '../commands/find.ts'
@@ -133,11 +135,9 @@ export class Planner {
       await topUp(ready.fixed, subject, this.#parts.log)
       return finish(ready.fixed, subject, bits)
     }
-    return finish(
-      await prepareFixed(subject, bits, this.#parts.log, this.#parts.derived, head),
-      subject,
-      bits,
-    )
+    const fixed = await prepareFixed(subject, bits, this.#parts.log, this.#parts.derived, head)
+    addToldWindows(fixed.bits, moment, subject, head)
+    return finish(fixed, subject, bits)
   }
 
   /** Bits as the commands before in the same transaction leave them (R20). */
@@ -201,4 +201,19 @@ function keyOf({ disk, bitmap, base, shape }: PlanSubject, upTo: number): string
 function disksOf(event: DomainEvent): string[] {
   if (event.type === 'bitmap-merged') return [event.disk, ...event.sources.map((source) => source.disk)]
   return 'disk' in event ? [event.disk] : []
+}
+
+/** Windows that commands before in the same transaction told are in no log yet, and may lie in a stretch (R20, R3). */
+function addToldWindows(
+  bits: DirtyBitmap,
+  moment: PlanMoment,
+  { disk, shape }: PlanSubject,
+  head: number,
+): void {
+  moment.events.forEach((event, i) => {
+    const position = head + 1 + i
+    if (event.type !== 'window' || event.disk !== disk.id || shape.whole !== null) return
+    if (shape.stretches.some(({ from, to }) => from.position < position && position <= to.position))
+      setExtents(bits, event.extents)
+  })
 }

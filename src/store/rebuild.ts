@@ -32,7 +32,7 @@ export async function rebuild(
   options: RebuildOptions = {},
 ): Promise<Rebuilt> {
   if (options.fromLogAlone !== true) {
-    const state = await usable(derived, storeId, position)
+    const state = await usable(log, derived, storeId, position)
     if (state !== undefined) {
       try {
         return await foldTail(log, derived, state, position, options)
@@ -45,9 +45,14 @@ export async function rebuild(
 }
 
 /** Snapshots that cannot even be looked through are as good as none. */
-async function usable(derived: Derived, storeId: string, position: number): Promise<State | undefined> {
+async function usable(
+  log: EventLog,
+  derived: Derived,
+  storeId: string,
+  position: number,
+): Promise<State | undefined> {
   try {
-    return await load(derived, storeId, position)
+    return await load(derived, storeId, position, log)
   } catch (error) {
     derived.rebuilt.push(`the snapshots could not be read (${(error as Error).message})`)
     return undefined

@@ -13,11 +13,15 @@ import {
   type StoredPart,
 } from '../../projections/bits.ts'
 import { Catalog } from '../../projections/catalog.ts'
+import { sameHash } from '../log/base-log.ts'
+import type { EventLog } from '../log/event-log.ts'
 import type { Derived } from './derived.ts'
 import { State } from './state.ts'
 
 const VERSION = 1
 const packr = new Packr({ useRecords: false })
+
+type Hashes = Pick<EventLog, 'hashAt'>
 
 type PlainParts = readonly (readonly [ref: BitsRef, sizeMin: number])[]
 type PlainBitmap = readonly [
@@ -28,7 +32,13 @@ type PlainBitmap = readonly [
   slices: readonly (readonly [number: number, own: BitsRef | null, parts: PlainParts])[],
 ]
 type PlainDisk = readonly [id: string, number: number, size: number, bitmaps: readonly PlainBitmap[]]
-type Plain = readonly [version: number, storeId: string, catalog: unknown, disks: readonly PlainDisk[]]
+type Plain = readonly [
+  version: number,
+  storeId: string,
+  catalog: unknown,
+  disks: readonly PlainDisk[],
+  hash: Uint8Array,
+]
 
 /** What a snapshot holds, taken at once: later folds do not change it. */
 export interface Frozen {
@@ -79,7 +89,10 @@ export function freeze(state: State): Frozen {
 }
 
 /** The slow half: stores the bits, then the snapshot that refers to them. */
-export async function store(frozen: Frozen, derived: Derived, storeId: string): Promise<void> {
+export async function store(frozen: Frozen, derived: Derived, storeId: string, log: Hashes): Promise<void> {
+  // The record was stored before it was folded; the hash tells the history that this state is of (R28).
+  const hash = await log.hashAt(frozen.position)
+  if (hash === undefined) throw new Error(`no record ends at position ${frozen.position}`)
   const disks: PlainDisk[] = []
   for (const disk of frozen.disks) {
     const bitmaps: PlainBitmap[] = []
@@ -94,24 +107,43 @@ export async function store(frozen: Frozen, derived: Derived, storeId: string): 
     }
     disks.push([disk.id, disk.number, disk.size, bitmaps])
   }
-  const plain: Plain = [VERSION, storeId, frozen.catalog, disks]
+  const plain: Plain = [VERSION, storeId, frozen.catalog, disks, hash]
   await derived.putSnapshot(frozen.position, packr.pack(plain))
 }
 
-/** The newest usable snapshot at or before `position`, as a state; undefined: replay from the start. */
-export async function load(derived: Derived, storeId: string, position: number): Promise<State | undefined> {
+/**
+ * The newest usable snapshot at or before `position`, as a state; undefined: replay from the start. With `log`, one of another
+ * history is not used: a copy of the store that went its own way has the same id.
+ */
+export async function load(
+  derived: Derived,
+  storeId: string,
+  position: number,
+  log?: Hashes,
+): Promise<State | undefined> {
   for (let at = position; ; ) {
     const found = await derived.snapshotAtMost(at)
     if (found === undefined) return undefined
     try {
+      if (log !== undefined) await refuseForeign(found, log)
       return await thaw(found.bytes, derived, storeId)
     } catch {
-      // Its bits are missing, or it is of another store or version: drop it and try the one before.
+      // Its bits are missing, or it is of another store, history or version: drop it and try the one before.
       await derived.dropSnapshot(found.position)
       derived.rebuilt.push(`the snapshot at position ${found.position} could not be used`)
       at = found.position - 1
     }
   }
+}
+
+async function refuseForeign(
+  { position, bytes }: { readonly position: number; readonly bytes: Uint8Array },
+  log: Hashes,
+): Promise<void> {
+  const hash = (packr.unpack(bytes) as Plain)[4]
+  const expected = await log.hashAt(position)
+  if (expected === undefined || !(hash instanceof Uint8Array) || !sameHash(hash, expected))
+    throw new Error('a snapshot of another history')
 }
 
 async function thaw(bytes: Uint8Array, derived: Derived, storeId: string): Promise<State> {

@@ -152,6 +152,8 @@ export class Store extends StateView {
     options: CommandOptions & { readonly completion?: 'individual' | 'grouped' } = {},
   ): Promise<Backup[]> {
     const { completion = 'individual', ...cause } = options
+    if (completion !== 'individual' && completion !== 'grouped')
+      throw new TypeError(`there is no completion ${JSON.stringify(completion)}; give individual or grouped`)
     const group = completion === 'grouped' && requests.length > 0 ? madeUpId('group') : undefined
     const commands = requests.map((request): BeginCommand & { madeUp: readonly string[] } => ({
       type: 'begin-backup',

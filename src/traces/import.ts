@@ -16,6 +16,11 @@ export interface ImportOptions {
   readonly at?: string | number | Date
   /** Count bad lines and go on, instead of refusing the whole trace. */
   readonly skipBad?: boolean
+  /**
+   * Called once, after the trace was found good and before its first write is recorded; not when it has none. For
+   * attaching the disk: a trace that is refused then leaves no event (R21).
+   */
+  readonly beforeRecording?: () => unknown
   readonly onProgress?: (progress: ImportProgress) => void
   readonly signal?: AbortSignal
 }
@@ -70,7 +75,12 @@ export async function importTrace(
 ): Promise<Imported> {
   const target = store.disk(disk)
   const checked = await check(target, path, options)
-  const start = startTime(store, options.at)
+  let start = startTime(store, options.at)
+  if (checked.counts.writes > 0 && options.beforeRecording !== undefined) {
+    await options.beforeRecording()
+    // What was recorded meanwhile is older than the trace.
+    start = startTime(store, options.at)
+  }
   const recording = await openTrace(path, { ...readerOptions(target, options), skipBad: true })
   const landed = await record(target, recording, start, options)
   const { counts } = recording

@@ -38,6 +38,8 @@ export interface NaiveBitmap {
   recording: boolean
   generation: number
   pastGenerations: number[]
+  /** How many numbers each past generation gave. */
+  numbersOf: Map<number, number>
   created: number
   holder: string | null
   active: Part
@@ -56,6 +58,8 @@ export interface NaiveDisk {
   added: number
   attached: boolean
   last: number
+  /** The last event when the store was opened: where an unclean end leaves off (R32). */
+  heard: number
   resizes: { at: number; before: number; after: number }[]
   lost: { from: number; to: number }[]
   bitmaps: Map<string, NaiveBitmap>
@@ -196,14 +200,15 @@ export class Naive {
   /** R32: `unclean`: left attached by a session that did not close. */
   attach(diskId: string, unclean: boolean, quiet: boolean, at: number): void {
     const disk = this.disk(diskId)
-    if (unclean && !quiet) this.#lose(disk, disk.last, at)
+    if (unclean && !quiet) this.#lose(disk, disk.heard, at)
     disk.attached = true
     disk.last = at
   }
 
-  detach(diskId: string, at: number): void {
+  detach(diskId: string, at: number, unclean = false): void {
     const disk = this.disk(diskId)
     if (!disk.attached) return
+    if (unclean) this.#lose(disk, disk.heard, at)
     for (const bitmap of [...disk.bitmaps.values()])
       if (!bitmap.persistent && bitmap.holder === null) disk.bitmaps.delete(bitmap.name)
     disk.attached = false
@@ -264,6 +269,7 @@ export class Naive {
           added: at,
           attached: false,
           last: at,
+          heard: at,
           resizes: [],
           lost: [],
           bitmaps: new Map(),
@@ -374,6 +380,7 @@ export class Naive {
       recording,
       generation,
       pastGenerations: [],
+      numbersOf: new Map(),
       created: at,
       holder: null,
       active: newPart(0, at, recording),
@@ -446,8 +453,11 @@ export class Naive {
 
   /** R18. */
   slice(bitmap: NaiveBitmap, number: number, generation?: number): NaiveSlice {
-    if (generation !== undefined && generation !== bitmap.generation)
-      throw new Refusal('SLICE_OLD_GENERATION')
+    if (generation !== undefined && generation !== bitmap.generation) {
+      // A number that the older generation never gave never existed.
+      const given = bitmap.numbersOf.get(generation) ?? 0
+      throw new Refusal(number < given ? 'SLICE_OLD_GENERATION' : 'SLICE_NOT_FOUND')
+    }
     const slice = bitmap.slices.find((candidate) => candidate.number === number)
     if (slice !== undefined) return slice
     throw new Refusal(
@@ -703,6 +713,7 @@ export class Naive {
     const successor = bitmap.successor!
     if (backup.mode === 'full') {
       bitmap.pastGenerations.push(bitmap.generation)
+      bitmap.numbersOf.set(bitmap.generation, bitmap.highest + 1)
       bitmap.generation = generation ?? at
       bitmap.slices = []
       bitmap.fates.clear()

@@ -166,7 +166,7 @@ export class World {
   async detach(disk: string): Promise<void> {
     const head = this.head
     await this.store.disk(disk).detach()
-    this.naive.detach(disk, this.head)
+    this.naive.detach(disk, this.head, !this.session.has(disk))
     this.session.delete(disk)
     await this.landed(head)
   }
@@ -183,6 +183,7 @@ export class World {
     const end = this.head - interrupted
     if (closed) for (const disk of this.session) this.naive.detach(disk, end)
     this.session = new Set()
+    for (const disk of this.state.disks.values()) disk.heard = disk.last
     for (let position = head + 1; position <= end; position++) {
       this.log.times.push(this.clock.now())
       this.log.ends.push(end)

@@ -9,20 +9,38 @@ import { table } from '../render/table.ts'
 import * as text from '../render/text.ts'
 import type { Session } from '../session.ts'
 import { backupShape, bitmapShape, checkpointShape, diskShape, slicesShape } from '../shapes.ts'
+import { bitmapContext } from '../view.ts'
+
+interface SliceOptions {
+  readonly disk?: string
+  readonly bitmap?: string
+}
 
 export function atCommand(program: Command, session: Session): void {
   withExamples(
     program
       .command('at')
       .description('the whole state as it was: disks, bitmaps, slices, backups, checkpoints')
-      .argument('<point>', 'a POINT', parsePoint),
-    ['slicelog --store ./state at 2026-11-18T18:00:00Z', 'slicelog --store ./state at @1200 --json'],
-  ).action((point: PointInput) => show(session, point))
+      .argument('<point>', 'a POINT; slice:N is one of --disk and --bitmap', parsePoint)
+      .option('--disk <disk>', 'the disk whose slice slice:N is')
+      .option('--bitmap <name>', "its bitmap (default: the disk's, where it has only one)"),
+    [
+      'slicelog --store ./state at slice:2 --disk vm-17/vda --bitmap daily',
+      'slicelog --store ./state at 2026-11-18T18:00:00Z',
+      'slicelog --store ./state at @1200 --json',
+    ],
+  ).action((point: PointInput, options: SliceOptions) => show(session, point, options))
 }
 
-async function show(session: Session, point: PointInput): Promise<void> {
+async function show(session: Session, point: PointInput, { disk, bitmap }: SliceOptions): Promise<void> {
   await session.withStore(async (store) => {
-    const past = await store.at(point, { signal: session.signal })
+    const named = typeof point === 'object' && 'slice' in point
+    const found = named
+      ? await store.resolvePoint(point, 'at', { disk, ...bitmapContext(store, disk, bitmap) })
+      : undefined
+    const past = await store.at(found === undefined ? point : { position: found.position }, {
+      signal: session.signal,
+    })
     const bitmaps = await bitmapsOf(past)
     await session.answer(shape(past, bitmaps), () => report(session, past, bitmaps))
   })

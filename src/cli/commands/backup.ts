@@ -101,7 +101,7 @@ async function begin(session: Session, disk: string, bitmap: string, options: Pl
         ]),
         planText(session, backup.plan),
         '',
-        `Copy these extents, then: slicelog backup succeed ${backup.id} (or fail, or cancel)`,
+        `Copy these extents, then: slicelog backup succeed ${text.shown(backup.id)} (or fail, or cancel)`,
       ].join('\n'),
     )
   })
@@ -134,7 +134,7 @@ async function succeed(session: Session, id: string): Promise<void> {
     const made = answer.slice === null ? '' : ` Its writes are slice ${answer.slice}.`
     const told =
       answer.state === 'pending' ? `${id} is done and waits for the others of its group.` : `${id} succeeded.`
-    await session.answer(endShape(answer), () => `${told}${made}${dropped(answer.droppedSlices)}`)
+    await session.confirm(endShape(answer), () => `${told}${made}${dropped(answer.droppedSlices)}`)
   })
 }
 
@@ -150,7 +150,7 @@ async function end(
       verb === 'fail'
         ? await backup.fail(reason ?? 'no reason given', session.commandOptions)
         : await backup.cancel(reason, session.commandOptions)
-    await session.answer(
+    await session.confirm(
       endShape(answer),
       () => `${id} is ${answer.state}; its bitmap is as it was before the begin.`,
     )

@@ -91,7 +91,7 @@ async function add(session: Session, disk: string, bitmap: string, options: AddO
       },
       session.commandOptions,
     )
-    await session.answer(
+    await session.confirm(
       bitmapShape(info),
       () => `Added ${bitmap} to ${disk}: ${text.bytes(info.granularity)} a bit, retention ${info.retention}.`,
     )
@@ -110,7 +110,7 @@ async function retention(
       .disk(disk)
       .bitmap(bitmap)
       .setRetention(n, { forceCycle, ...session.commandOptions })
-    await session.answer({ disk, bitmap, retention: n, 'dropped-slices': droppedSlices }, () =>
+    await session.confirm({ disk, bitmap, retention: n, 'dropped-slices': droppedSlices }, () =>
       droppedSlices.length === 0
         ? `${bitmap} keeps ${text.plural(n, 'slice')}.`
         : `${bitmap} keeps ${text.plural(n, 'slice')}; dropped ${droppedSlices.map((dropped) => Object.values(dropped).join()).join(', ')}.`,
@@ -123,7 +123,7 @@ async function act(session: Session, verb: keyof typeof VERBS, disk: string, bit
     await store.disk(disk).bitmap(bitmap)[verb](session.commandOptions)
     const now =
       verb === 'remove' ? { disk, bitmap, removed: true } : bitmapShape(store.disk(disk).bitmap(bitmap).info)
-    await session.answer(now, () => `${VERBS[verb].done} ${bitmap} of ${disk}.`)
+    await session.confirm(now, () => `${VERBS[verb].done} ${bitmap} of ${disk}.`)
   })
 }
 
@@ -140,7 +140,7 @@ async function merge(
       session.commandOptions,
     )
     const { count } = await target.bits()
-    await session.answer(
+    await session.confirm(
       { ...bitmapShape(target.info), count },
       () => `Merged into ${bitmap}: ${text.bytes(count)} dirty.`,
     )

@@ -9,11 +9,13 @@ import { facts } from '../render/table.ts'
 import * as text from '../render/text.ts'
 import type { Session } from '../session.ts'
 import { changedShape } from '../shapes.ts'
+import { bitmapContext } from '../view.ts'
 
 interface ChangedOptions {
   readonly since: PointInput
   readonly until?: PointInput
   readonly granularity?: number
+  readonly bitmap?: string
 }
 
 export function changedCommand(program: Command, session: Session): void {
@@ -24,6 +26,10 @@ export function changedCommand(program: Command, session: Session): void {
       .argument('<disk>')
       .requiredOption('--since <point>', 'from when on', parsePoint)
       .option('--until <point>', 'up to when (default: now)', parsePoint)
+      .option(
+        '--bitmap <name>',
+        "whose slices slice:N means (default: the disk's bitmap, where it has only one)",
+      )
       .option('--granularity <size>', 'bytes per bit of the answer, from 512 up (default: 64K)', parseSize),
     [
       'slicelog --store ./state changed vm-17/vda --since 2026-11-18T18:00:00Z',
@@ -34,7 +40,11 @@ export function changedCommand(program: Command, session: Session): void {
 
 async function show(session: Session, disk: string, options: ChangedOptions): Promise<void> {
   await session.withStore(async (store) => {
-    const changed = await store.changed(disk, { ...options, signal: session.signal })
+    const changed = await store.changed(disk, {
+      ...options,
+      ...bitmapContext(store, disk, options.bitmap),
+      signal: session.signal,
+    })
     await session.answer(changedShape(changed), () =>
       [
         facts(session.paint, [

@@ -45,27 +45,25 @@ async function create(
 ): Promise<void> {
   await session.withStore(async (store) => {
     const made = await store.createCheckpoint(name, { bitmaps, forceCycle }, session.commandOptions)
-    await session.answer(checkpointShape(made), () => `Checkpoint ${name} is ${text.point(made.point)}.`)
+    await session.confirm(checkpointShape(made), () => `Checkpoint ${name} is ${text.point(made.point)}.`)
   })
 }
 
 async function remove(session: Session, name: string): Promise<void> {
   await session.withStore(async (store) => {
     const deleted = await store.deleteCheckpoint(name, session.commandOptions)
-    await session.answer(checkpointDeletedShape(deleted), () =>
-      [
-        `Deleted checkpoint ${name}.`,
-        ...deleted.merged.map(({ disk, bitmap, slice, into }) =>
-          into === null
-            ? `Slice ${slice} of ${disk}:${bitmap} was the oldest and is dropped.`
-            : `Slice ${slice} of ${disk}:${bitmap} went into ${into}.`,
-        ),
-        ...deleted.kept.map(
-          ({ disk, bitmap, for: keeper }) => `The point on ${disk}:${bitmap} stays: ${keeperText(keeper)}.`,
-        ),
-        ...deleted.gone.map(({ disk, bitmap }) => `The point on ${disk}:${bitmap} was gone already.`),
-      ].join('\n'),
-    )
+    await session.confirm(checkpointDeletedShape(deleted), () => [
+      `Deleted checkpoint ${name}.`,
+      ...deleted.merged.map(({ disk, bitmap, slice, into }) =>
+        into === null
+          ? `Slice ${slice} of ${disk}:${bitmap} was the oldest and is dropped.`
+          : `Slice ${slice} of ${disk}:${bitmap} went into ${into}.`,
+      ),
+      ...deleted.kept.map(
+        ({ disk, bitmap, for: keeper }) => `The point on ${disk}:${bitmap} stays: ${keeperText(keeper)}.`,
+      ),
+      ...deleted.gone.map(({ disk, bitmap }) => `The point on ${disk}:${bitmap} was gone already.`),
+    ])
   })
 }
 

@@ -57,7 +57,7 @@ export function diskCommands(program: Command, session: Session): void {
 async function add(session: Session, disk: string, size: number): Promise<void> {
   await session.withStore(async (store) => {
     const { info } = await store.addDisk(disk, { size }, session.commandOptions)
-    await session.answer(diskShape(info), () => `Added ${disk}, ${text.bytes(size)}.`)
+    await session.confirm(diskShape(info), () => `Added ${disk}, ${text.bytes(size)}.`)
   })
 }
 
@@ -65,7 +65,7 @@ async function resize(session: Session, disk: string, size: number): Promise<voi
   await session.withStore(async (store) => {
     const before = store.disk(disk).size
     await store.disk(disk).resize(size, session.commandOptions)
-    await session.answer(
+    await session.confirm(
       diskShape(store.disk(disk).info),
       () => `Resized ${disk} from ${text.bytes(before)} to ${text.bytes(size)}.`,
     )
@@ -75,14 +75,14 @@ async function resize(session: Session, disk: string, size: number): Promise<voi
 async function remove(session: Session, disk: string): Promise<void> {
   await session.withStore(async (store) => {
     await store.removeDisk(disk, session.commandOptions)
-    await session.answer({ disk, removed: true }, () => `Removed ${disk}.`)
+    await session.confirm({ disk, removed: true }, () => `Removed ${disk}.`)
   })
 }
 
 async function detach(session: Session, disk: string): Promise<void> {
   await session.withStore(async (store) => {
     await store.disk(disk).detach(session.commandOptions)
-    await session.answer(diskShape(store.disk(disk).info), () => `Detached ${disk}.`)
+    await session.confirm(diskShape(store.disk(disk).info), () => `Detached ${disk}.`)
   })
 }
 
@@ -95,7 +95,7 @@ async function lost(
     const from = options.since === undefined ? {} : { from: options.since }
     await store.disk(disk).declareLost(options.reason, from, session.commandOptions)
     const { info } = store.disk(disk)
-    await session.answer(
+    await session.confirm(
       diskShape(info),
       () => `Declared lost on ${disk}: ${text.lost(info.lost.slice(-1))}.`,
     )

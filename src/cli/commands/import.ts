@@ -1,5 +1,7 @@
 /** `import`: a trace of a real machine's writes into a disk's history. */
 import type { Command } from 'commander'
+import { timeOf } from '../../store/points.ts'
+import type { Clock } from '../../store/types.ts'
 import { TRACE_FORMATS } from '../../traces/formats.ts'
 import { type Imported, importTrace } from '../../traces/import.ts'
 import { attach } from '../attach.ts'
@@ -24,7 +26,11 @@ export function importCommand(program: Command, session: Session): void {
       .description("record a trace's writes, with the distances in time that they had")
       .argument('<disk>')
       .argument('<trace>', 'a file, also gzip; its format is found by its content')
-      .option('--at <time>', "when its first line happened (default: the log's clock)", parseTime)
+      .option(
+        '--at <time>',
+        "when its first line happened; not before the log's last event (default: the log's clock)",
+        parseTime,
+      )
       .option('--skip-bad', 'count bad lines and go on; otherwise one bad line refuses the whole trace')
       .option(
         '--quiet',
@@ -43,6 +49,15 @@ export function importCommand(program: Command, session: Session): void {
   )
 }
 
+/**
+ * An import into the past happens at that time: the attach that goes before its writes must not be stamped with the present,
+ * since time never goes back along the log (R22).
+ */
+function clockOf(at: string | undefined): Clock | undefined {
+  const time = at === undefined ? Number.POSITIVE_INFINITY : timeOf(at)
+  return time < Date.now() ? { now: () => time, monotonic: () => 0 } : undefined
+}
+
 async function runImport(
   session: Session,
   disk: string,
@@ -52,18 +67,21 @@ async function runImport(
   if (session.options.commandId !== undefined) {
     throw new UsageError('Writes are no commands and an import takes no --command-id.')
   }
-  await session.withStore(async (store) => {
-    await attach(session, store, disk, options.quiet === true)
-    const bar = session.progress('import')
-    const imported = await importTrace(store, disk, trace, {
-      ...(options.at === undefined ? {} : { at: options.at }),
-      skipBad: options.skipBad === true,
-      signal: session.signal,
-      onProgress: ({ phase, read, size, writes }) =>
-        bar.update(read, size, `${phase}, ${text.count(writes)} writes`),
-    }).finally(() => bar.stop())
-    await session.answer(importedShape(imported), () => report(session, imported))
-  })
+  await session.withStore(
+    async (store) => {
+      const bar = session.progress('import')
+      const imported = await importTrace(store, disk, trace, {
+        ...(options.at === undefined ? {} : { at: options.at }),
+        skipBad: options.skipBad === true,
+        beforeRecording: () => attach(session, store, disk, options.quiet === true),
+        signal: session.signal,
+        onProgress: ({ phase, read, size, writes }) =>
+          bar.update(read, size, `${phase}, ${text.count(writes)} writes`),
+      }).finally(() => bar.stop())
+      await session.answer(importedShape(imported), () => report(session, imported))
+    },
+    { clock: clockOf(options.at) },
+  )
 }
 
 function report(session: Session, imported: Imported): string {
@@ -79,6 +97,6 @@ function report(session: Session, imported: Imported): string {
     ['time', imported.from === null ? '-' : `${text.time(imported.from)} to ${text.time(imported.to)}`],
     ['shift', imported.shift === null ? '-' : `${imported.shift} ms added to the trace's times`],
   ])
-  const bad = imported.badLines.map(({ line, why }) => `  line ${line}: ${why}`)
+  const bad = imported.badLines.map(({ line, why }) => `  line ${line}: ${text.shown(why)}`)
   return [lines, ...(bad.length === 0 ? [] : ['Skipped, the first of them:', ...bad])].join('\n')
 }

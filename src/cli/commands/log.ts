@@ -1,6 +1,6 @@
 /** `log`: the events themselves, filtered, from either end, or as they come. */
 import { type Command, InvalidArgumentError } from 'commander'
-import type { Base, Point } from '../../../events/types.ts'
+import type { Base, DomainEvent, Point, WriteEvent } from '../../../events/types.ts'
 import { parsePoint } from '../../store/points.ts'
 import type { Store } from '../../store/store.ts'
 import type { LogFilter, PointInput, RecordedEvent, WriteRange } from '../../store/types.ts'
@@ -10,14 +10,52 @@ import { withExamples } from '../help.ts'
 import { collectWords, parsePositiveCount, parseRange } from '../parse.ts'
 import * as text from '../render/text.ts'
 import type { Session } from '../session.ts'
+import { bitmapContext, pointOn } from '../view.ts'
 
 /** Lines that are put together before they are written. */
 const LINES_AT_ONCE = 512
+
+/** Complete by its type: a new kind of event that is missing here does not compile. */
+const EVERY_TYPE: Record<DomainEvent['type'] | WriteEvent['type'], true> = {
+  write: true,
+  window: true,
+  'disk-added': true,
+  'disk-resized': true,
+  'disk-removed': true,
+  'disk-attached': true,
+  'disk-detached': true,
+  'stretch-lost': true,
+  'bitmap-added': true,
+  'bitmap-removed': true,
+  'bitmap-cleared': true,
+  'bitmap-enabled': true,
+  'bitmap-disabled': true,
+  'bitmap-merged': true,
+  'retention-set': true,
+  'bitmap-reset': true,
+  'slice-frozen': true,
+  'slice-dropped': true,
+  'slice-merged': true,
+  'slice-reactivated': true,
+  'backup-begun': true,
+  'backup-pending': true,
+  'backup-interrupted': true,
+  'backup-resumed': true,
+  'backup-succeeded': true,
+  'backup-failed': true,
+  'backup-cancelled': true,
+  'checkpoint-created': true,
+  'checkpoint-deleted': true,
+  'clock-stepped': true,
+  'nothing-changed': true,
+}
+const TYPES: readonly string[] = Object.keys(EVERY_TYPE)
 
 interface LogOptions {
   readonly from?: PointInput
   readonly to?: PointInput
   readonly disk?: string
+  readonly bitmap?: string
   readonly type?: readonly string[]
   readonly by?: string
   readonly range?: WriteRange
@@ -34,6 +72,7 @@ export function logCommand(program: Command, session: Session): void {
       .option('--from <point>', 'after this point, or from this time on', parsePoint)
       .option('--to <point>', 'up to this point', parsePoint)
       .option('--disk <disk>', 'only of this disk')
+      .option('--bitmap <name>', 'the bitmap of --disk whose slices slice:N means (default: its only one)')
       .option('--type <types>', 'only these types, with commas: write,backup-begun', collectWords)
       .option('--by <actor>', 'only what this actor did')
       .option('--range <range>', 'only writes that touch OFFSET+LENGTH', range)
@@ -58,7 +97,11 @@ async function show(session: Session, options: LogOptions): Promise<void> {
   if (options.follow === true && (options.reverse === true || options.to !== undefined)) {
     throw new UsageError('--follow goes forwards without an end: leave out --reverse and --to.')
   }
+  const unknown = options.type?.find((type) => !TYPES.includes(type))
+  if (unknown !== undefined)
+    throw new UsageError(`"${unknown}" is no type of event; --type takes ${TYPES.join(', ')}.`)
   await session.withStore(async (store) => {
+    await checkDisk(store, options.disk)
     await printEvents(session, events(store, options, session.signal), options.follow === true).catch(
       (error: unknown) => {
         // Being stopped is how a long log is meant to end.
@@ -66,6 +109,13 @@ async function show(session: Session, options: LogOptions): Promise<void> {
       },
     )
   })
+}
+
+/** A disk that was removed still has its events: only one that the log has never seen is refused. */
+async function checkDisk(store: Store, disk: string | undefined): Promise<void> {
+  if (disk === undefined || store.disks().some((info) => info.disk === disk)) return
+  for await (const _ of store.log({ disk, types: ['disk-added'], limit: 1 })) return
+  store.disk(disk) // DISK_NOT_FOUND
 }
 
 async function printEvents(
@@ -86,7 +136,10 @@ async function printEvents(
 }
 
 function events(store: Store, options: LogOptions, signal: AbortSignal): AsyncIterable<RecordedEvent> {
-  const { from, to, disk, type, by, range, reverse, limit } = options
+  const { disk, type, by, range, reverse, limit } = options
+  const context = bitmapContext(store, disk, options.bitmap)
+  const from = options.from === undefined ? undefined : pointOn(options.from, context)
+  const to = options.to === undefined ? undefined : pointOn(options.to, context)
   const filter: LogFilter = {
     ...(from === undefined ? {} : { from }),
     ...(to === undefined ? {} : { to }),
@@ -106,7 +159,7 @@ function forPeople(session: Session, event: RecordedEvent): string {
   const { actor, commandId } = event.cause
   const cause = [actor, commandId].filter((word) => word !== undefined).join(' ')
   const head = `${String(event.position).padStart(9)}  ${text.time(event.time)}  ${colors.cyan(event.type.padEnd(18))}`
-  return `${head} ${event.disk ?? '-'}  ${described(event)}${cause === '' ? '' : `  ${colors.dim(`(${cause})`)}`}`.trimEnd()
+  return `${head} ${text.shown(`${event.disk ?? '-'}  ${described(event)}`)}${cause === '' ? '' : `  ${colors.dim(`(${text.shown(cause)})`)}`}`.trimEnd()
 }
 
 function described(event: RecordedEvent): string {

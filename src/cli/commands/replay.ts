@@ -51,7 +51,7 @@ async function replayAll(
   const bar = session.progress('replay')
   try {
     for (const { id, disk, bitmap, mode, digest, bytes } of backups) {
-      bar.update(results.length, backups.length, id)
+      bar.update(results.length, backups.length, text.shown(id))
       const plan = await store.replayPlan(id, { signal: session.signal })
       results.push({
         id,
@@ -78,7 +78,7 @@ function report({ paint }: Session, results: readonly Replayed[]): string {
     text.bytes(bytes),
     text.shortDigest(digest),
     text.shortDigest(replayed),
-    equal ? paint.colors.green('equal') : paint.colors.red('DIFFERENT'),
+    equal ? { text: 'equal', color: paint.colors.green } : { text: 'DIFFERENT', color: paint.colors.red },
   ])
   return table(paint, ['backup', 'mode', '>bytes', 'planned then', 'replayed now', ''], rows)
 }

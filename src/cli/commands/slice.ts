@@ -95,7 +95,7 @@ async function bank(session: Session, disk: string, bitmap: string, forceCycle: 
       .disk(disk)
       .bitmap(bitmap)
       .bank({ forceCycle, ...session.commandOptions })
-    await session.answer(
+    await session.confirm(
       bankShape(answer),
       () => `Banked slice ${answer.slice} of ${bitmap}.${dropped(answer.droppedSlices)}`,
     )
@@ -115,7 +115,7 @@ async function remove(
       .disk(disk)
       .bitmap(bitmap)
       .deleteSlice(slice, { ...checked, ...session.commandOptions })
-    await session.answer({ disk, bitmap, ...answer }, () =>
+    await session.confirm({ disk, bitmap, ...answer }, () =>
       answer.into === null
         ? `Dropped slice ${slice} of ${bitmap}: it was the oldest.`
         : `Point ${slice} of ${bitmap} is forgotten: its bits are in slice ${answer.into}.`,

@@ -39,10 +39,13 @@ async function init(session: Session): Promise<void> {
     throw new CheckpointError('STORE_EXISTS', message, { folder: session.folder })
   }
   // A folder that holds something else is refused here: NOT_A_STORE.
-  await session.withStore(async (store) => {
-    const { format } = await store.status()
-    await session.answer({ store: session.folder, format }, () => `Made a store in ${session.folder}.`)
-  }, true)
+  await session.withStore(
+    async (store) => {
+      const { format } = await store.status()
+      await session.confirm({ store: session.folder, format }, () => `Made a store in ${session.folder}.`)
+    },
+    { create: true },
+  )
 }
 
 async function status(session: Session): Promise<void> {

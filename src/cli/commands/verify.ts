@@ -41,8 +41,8 @@ function forPeople(session: Session, report: VerifyReport): string {
   const found = report.findings.map(({ code, position, record, doubt, todo }) =>
     [
       `${colors.red(code)}${position === null ? '' : ` at @${position}`}${record === null ? '' : `, record ${record}`}`,
-      ...(doubt.length === 0 ? [] : [`  in doubt: ${doubt.join(', ')}`]),
-      `  ${todo}`,
+      ...(doubt.length === 0 ? [] : [`  in doubt: ${text.shown(doubt.join(', '))}`]),
+      `  ${text.shown(todo)}`,
     ].join('\n'),
   )
   return [`${colors.red(text.plural(report.findings.length, 'finding'))}: ${checked}`, ...found].join('\n')

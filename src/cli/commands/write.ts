@@ -1,6 +1,7 @@
 /** `write`: record writes by hand. */
 import { type Command, Option } from 'commander'
 import { WRITE_OPS, type WriteOp } from '../../../events/types.ts'
+import { toColumns } from '../../store/incoming.ts'
 import type { WriteRange } from '../../store/types.ts'
 import { attach } from '../attach.ts'
 import { UsageError } from '../exit.ts'
@@ -45,9 +46,15 @@ async function write(
     throw new UsageError('Writes are no commands and take no --command-id: each one is an event of its own.')
   }
   await session.withStore(async (store) => {
-    const target = await attach(session, store, disk, options.quiet === true)
-    const { first, count } = await target.recordWrites(ranges.map((range) => ({ ...range, op: options.op })))
-    await session.answer({ disk, first: count === 0 ? null : first, count }, () =>
+    const writes = ranges.map((range) => ({ ...range, op: options.op }))
+    // Checked before the disk is attached: what is refused, or records nothing, leaves no event (R21).
+    const { size } = store.disk(disk)
+    const wanted = toColumns(0, disk, size, writes).offsets.length
+    const { first, count } =
+      wanted === 0
+        ? { first: null, count: 0 }
+        : await (await attach(session, store, disk, options.quiet === true)).recordWrites(writes)
+    await session.confirm({ disk, first, count }, () =>
       count === 0
         ? 'Nothing to record: every length is 0.'
         : `Recorded ${text.plural(count, 'write')} at @${first}.`,

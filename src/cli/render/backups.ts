@@ -1,7 +1,7 @@
 /** Backups as a table, in the order in which they began. */
 import type { BackupInfo } from '../../store/types.ts'
 import type { Paint } from './paint.ts'
-import { table } from './table.ts'
+import { type Cell, table } from './table.ts'
 import { base, bytes, point } from './text.ts'
 
 export function backupTable(paint: Paint, backups: readonly BackupInfo[]): string {
@@ -22,18 +22,18 @@ export function backupTable(paint: Paint, backups: readonly BackupInfo[]): strin
   )
 }
 
-function state({ colors }: Paint, kind: BackupInfo['phase']['kind']): string {
+function state({ colors }: Paint, kind: BackupInfo['phase']['kind']): Cell {
   switch (kind) {
     case 'succeeded':
-      return colors.green(kind)
+      return { text: kind, color: colors.green }
     case 'failed':
     case 'interrupted':
-      return colors.red(kind)
+      return { text: kind, color: colors.red }
     case 'cancelled':
-      return colors.yellow(kind)
+      return { text: kind, color: colors.yellow }
     case 'running':
     case 'pending':
-      return colors.cyan(kind)
+      return { text: kind, color: colors.cyan }
   }
 }
 

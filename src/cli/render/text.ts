@@ -1,6 +1,25 @@
 /** Numbers and moments as people read them. JSON output never comes through here. */
 import type { Base, LostStretch, Point } from '../../../events/types.ts'
 
+const UNSAFE = /[\p{Cc}\p{Cs}\p{Bidi_Control}\u2028\u2029]/gu
+
+/**
+ * Words that are not ours, on their way to a terminal: control characters and those that turn the reading direction are
+ * shown as `\x1b` or `\u{202e}`, so that a name can neither move the cursor nor pass for other words.
+ */
+export function shown(words: string): string {
+  return words.replace(UNSAFE, (char) => {
+    const code = char.codePointAt(0)!
+    return code < 0x100 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u{${code.toString(16)}}`
+  })
+}
+
+/** At most `columns` characters, the last being an ellipsis where some are missing. */
+export function cut(words: string, columns: number): string {
+  const chars = Array.from(words)
+  return chars.length <= columns ? words : `${chars.slice(0, columns - 1).join('')}…`
+}
+
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB']
 
 /** `64 KiB`, `1.5 MiB`: three figures at most. */
