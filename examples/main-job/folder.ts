@@ -2,14 +2,23 @@
  * The demo rebuilds its own store and touches nothing else: a store is its own when the log's first event says so, and
  * only a store's own files are removed.
  */
-import { readdir, rm } from 'node:fs/promises'
+import { readdir, rm, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CheckpointError, openStore } from '../../src/index.ts'
 
 export const ACTOR = 'slicelog-demo'
 
 /** What a store keeps in its folder (docs/format.md). */
-const STORE_FILES: readonly string[] = ['store.json', 'head', 'owner.json', 'log', 'derived', 'aside']
+const STORE_FILES: readonly string[] = [
+  'store.json',
+  'head',
+  'owner.json',
+  'log',
+  'log.checked',
+  'derived',
+  'derived.checked',
+  'aside',
+]
 
 /** Leaves the folder absent or empty, or refuses and leaves it as it was. */
 export async function clearFolder(folder: string): Promise<void> {
@@ -23,6 +32,7 @@ export async function clearFolder(folder: string): Promise<void> {
   }
   // store.json first: what a crash leaves behind is then no store any more.
   for (const name of STORE_FILES) await rm(join(folder, name), { recursive: true, force: true })
+  await rmdir(folder)
 }
 
 async function namesIn(folder: string): Promise<string[]> {
