@@ -5,7 +5,8 @@ import { commandKey, positionOf } from '../log/keys.ts'
 import type { LevelEventLog } from '../log/level-log.ts'
 import type { Findings } from './findings.ts'
 
-const TODO = 'a command sent again under this id would not be recognized; restore the folder from a copy'
+const WHAT_TO_DO =
+  'a command sent again under this id would not be recognized; restore the folder from a copy'
 
 export async function checkCommand(
   log: LevelEventLog,
@@ -19,7 +20,7 @@ export async function checkCommand(
   if (found === record.first) return
   findings.add(
     'COMMAND_INDEX_WRONG',
-    `the record at position ${record.first} carries command id "${commandId}", and the index ${found === undefined ? 'does not know it' : `names position ${found}`}; ${TODO}`,
+    `the record at position ${record.first} carries command id "${commandId}", and the index ${found === undefined ? 'does not know it' : `names position ${found}`}; ${WHAT_TO_DO}`,
     {
       position: record.first,
       record: number,
@@ -39,7 +40,7 @@ export async function checkIndexEntry(
   if (carried !== undefined && Buffer.compare(commandKey(carried), key) === 0) return
   findings.add(
     'COMMAND_INDEX_WRONG',
-    `the index of command ids names position ${String(position)}, where no record carries that id; ${TODO}`,
+    `the index of command ids names position ${String(position)}, where no record carries that id; ${WHAT_TO_DO}`,
     position === undefined ? {} : { position },
   )
 }

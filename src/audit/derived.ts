@@ -9,7 +9,7 @@ import { load } from '../store/snapshots.ts'
 import type { State } from '../store/state.ts'
 import type { Findings } from './findings.ts'
 
-const TODO =
+const WHAT_TO_DO =
   'It is derived, so nothing is lost: delete the folder derived/ while the store is closed, and it is made anew'
 
 export class DerivedCheck {
@@ -95,6 +95,6 @@ export class DerivedCheck {
   }
 
   #add(what: string, position: number | null): void {
-    this.#findings.add('DERIVED_DAMAGED', `${what}. ${TODO}`, position === null ? {} : { position })
+    this.#findings.add('DERIVED_DAMAGED', `${what}. ${WHAT_TO_DO}`, position === null ? {} : { position })
   }
 }

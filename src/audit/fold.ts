@@ -17,7 +17,7 @@ import { objectionTo, objectionToEnd, objectionToWrites } from './legal.ts'
 type EventsRecord = Extract<LogRecord, { kind: 'events' }>
 type Begun = Extract<DomainEvent, { type: 'backup-begun' }>
 
-const TODO = 'no slicelog records this: keep the folder as evidence and compare with a copy'
+const WHAT_TO_DO = 'no slicelog records this: keep the folder as evidence and compare with a copy'
 
 export class AuditFold {
   readonly state = new State()
@@ -109,7 +109,7 @@ export class AuditFold {
   }
 
   #illegal(position: number, number: number, why: string): void {
-    this.#findings.add('EVENT_ILLEGAL', `${why}; ${TODO}`, {
+    this.#findings.add('EVENT_ILLEGAL', `${why}; ${WHAT_TO_DO}`, {
       position,
       record: number,
       span: { from: position, to: position },
