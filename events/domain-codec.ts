@@ -10,12 +10,15 @@ import { RecordDamage, RecordTooNew } from './damage.ts'
 import {
   base,
   bitmapRef,
+  compactedRun,
   extents,
   type Field,
   flag,
+  hex32,
   list,
   optional,
   point,
+  repairedGap,
   sliceCause,
   text,
   whole,
@@ -87,6 +90,14 @@ const SCHEMAS: Schemas = {
   'checkpoint-deleted': { code: 28, fields: { checkpoint: text } },
   'clock-stepped': { code: 29, fields: { from: whole, to: whole } },
   'nothing-changed': { code: 30, fields: {} },
+  'backup-forgotten': { code: 31, fields: { backup: text, reason: text } },
+  'backups-combined': { code: 32, fields: { backup: text, of: list(text) } },
+  'log-compacted': { code: 33, fields: { runs: list(compactedRun) } },
+  'log-repaired': { code: 34, fields: { gaps: list(repairedGap), kept: text } },
+  'disk-imported': {
+    code: 35,
+    fields: { disk: text, store: text, position: whole, hash: hex32, last: whole },
+  },
 }
 
 interface Schema {

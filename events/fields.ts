@@ -12,7 +12,16 @@ import {
   takeOffsets,
 } from './columns.ts'
 import { RecordDamage } from './damage.ts'
-import type { Base, BaseKind, BitmapRef, Extent, Point, SliceCause } from './types.ts'
+import type {
+  Base,
+  BaseKind,
+  BitmapRef,
+  CompactedRun,
+  Extent,
+  Point,
+  RepairedGap,
+  SliceCause,
+} from './types.ts'
 import { Reader, Writer } from './varint.ts'
 
 export interface Field<T> {
@@ -144,6 +153,56 @@ export const base: Field<Base> = {
     return name === null
       ? { kind: baseKind.take(kind), ...at }
       : { kind: baseKind.take(kind), ...at, name: text.take(name) }
+  },
+}
+
+/** A SHA-256, in hex for readers, 32 bytes in the record. `''` stands for none. */
+export const hex32: Field<string> = {
+  put(value) {
+    if (!/^([0-9a-f]{64})?$/.test(value)) throw new RangeError(`a field is no SHA-256 in hex: ${value}`)
+    return new Uint8Array(Buffer.from(value, 'hex'))
+  },
+  take(raw) {
+    if (!(raw instanceof Uint8Array) || (raw.length !== 32 && raw.length !== 0)) return refuse('SHA-256')
+    return Buffer.from(raw).toString('hex')
+  },
+}
+
+export const compactedRun: Field<CompactedRun> = {
+  put: ({ first, last, before, after, own }) => [
+    whole.put(first),
+    whole.put(last),
+    hex32.put(before),
+    hex32.put(after),
+    hex32.put(own),
+  ],
+  take(raw) {
+    const [first, last, before, after, own] = tuple(raw, 5)
+    return {
+      first: whole.take(first),
+      last: whole.take(last),
+      before: hex32.take(before),
+      after: hex32.take(after),
+      own: hex32.take(own),
+    }
+  },
+}
+
+export const repairedGap: Field<RepairedGap> = {
+  put: ({ first, last, before, next }) => [
+    whole.put(first),
+    whole.put(last),
+    hex32.put(before),
+    hex32.put(next),
+  ],
+  take(raw) {
+    const [first, last, before, next] = tuple(raw, 4)
+    return {
+      first: whole.take(first),
+      last: whole.take(last),
+      before: hex32.take(before),
+      next: hex32.take(next),
+    }
   },
 }
 

@@ -206,6 +206,16 @@ export type BackupEvent =
     }
   | { readonly type: 'backup-cancelled'; readonly backup: string; readonly reason: string }
 
+/** What became of the copies that backups made, as their keeper reports it. */
+export type CopyEvent =
+  /** The copy that a succeeded backup made exists no more, as its keeper reports: nothing can be restored from it. */
+  | { readonly type: 'backup-forgotten'; readonly backup: string; readonly reason: string }
+  /**
+   * Copies of a chain of backups were merged offline into one, `backup`: base of the oldest, point of the newest. `of`: oldest
+   * first. What became of the single copies is told apart, by `backup-forgotten`.
+   */
+  | { readonly type: 'backups-combined'; readonly backup: string; readonly of: readonly string[] }
+
 export type CheckpointEvent =
   | {
       readonly type: 'checkpoint-created'
@@ -217,6 +227,49 @@ export type CheckpointEvent =
 /** The wall clock stepped against the monotonic one, or back (R22). `from` and `to` are wall times, ms. */
 export type ClockEvent = { readonly type: 'clock-stepped'; readonly from: number; readonly to: number }
 
+/**
+ * One stored value of windows that stands for the records of `first … last` (R29). Hashes in hex: the chain's before the first
+ * and after the last of those records, and SHA-256 of the stored windows themselves.
+ */
+export interface CompactedRun {
+  readonly first: number
+  readonly last: number
+  readonly before: string
+  readonly after: string
+  readonly own: string
+}
+
+/**
+ * Records that damage took, and nothing can bring back: their positions stay, empty. `before`: the chain's hash before `first`;
+ * `next`: its hash after the first record that follows, which nothing but this event vouches for (R28). Hex; `next` is empty
+ * when nothing followed.
+ */
+export interface RepairedGap {
+  readonly first: number
+  readonly last: number
+  readonly before: string
+  readonly next: string
+}
+
+/** Upkeep of the log itself: the only events that let a verify accept what is not there. */
+export type UpkeepEvent =
+  | { readonly type: 'log-compacted'; readonly runs: readonly CompactedRun[] }
+  | {
+      readonly type: 'log-repaired'
+      readonly gaps: readonly RepairedGap[]
+      /** Where what was taken out is kept, inside the store's folder. */
+      readonly kept: string
+    }
+  /** What follows, up to position `last`, is a disk's history from another store: its id, and the head it was exported at. */
+  | {
+      readonly type: 'disk-imported'
+      readonly disk: string
+      readonly store: string
+      readonly position: number
+      readonly hash: string
+      readonly last: number
+    }
+
 /** A command with an id that changed nothing: recorded so that the same id gets the same answer for ever (R13). */
 export type NoteEvent = { readonly type: 'nothing-changed' }
 
@@ -226,8 +279,10 @@ export type DomainEvent =
   | BitmapEvent
   | SliceEvent
   | BackupEvent
+  | CopyEvent
   | CheckpointEvent
   | ClockEvent
+  | UpkeepEvent
   | NoteEvent
 
 /** One write as an object, for readers that want it so; the hot path never makes these. */
@@ -257,10 +312,32 @@ export interface WriteSection {
   readonly columns: WriteColumns
 }
 
+/** What one window knows of one disk: the union of its ranges, how many writes they were and how many bytes those wrote. */
+export interface WindowSection {
+  readonly disk: DiskNumber
+  readonly writes: number
+  readonly bytes: number
+  /** The last of its writes. */
+  readonly last: Point
+  /** Ascending, joined; no ops, no times. */
+  readonly columns: WriteColumns
+}
+
+/** Writes of the positions `first … first + count - 1`, folded into one by a compaction (R29). At most one section a disk. */
+export interface LogWindow {
+  readonly first: number
+  readonly count: number
+  /** Of its first and last write, ms. */
+  readonly time: number
+  readonly lastTime: number
+  readonly sections: readonly WindowSection[]
+}
+
 /**
  * What is written to the log at once. Event i of it has position `first + i`.
  * `time` is the record's base time: every event's time unless a section has a `times` column. `lastTime` is the time of
- * its last event. Times never decrease inside a record nor along the log.
+ * its last event. Times never decrease inside a record nor along the log. Records of writes and of events are appended;
+ * windows and gaps only ever take the place of what was there.
  */
 export type LogRecord =
   | {
@@ -279,4 +356,21 @@ export type LogRecord =
       readonly lastTime: number
       readonly meta: RecordMeta
       readonly events: readonly DomainEvent[]
+    }
+  /** What a compaction left of a run of records (R29). Windows are contiguous and cover the record. */
+  | {
+      readonly kind: 'windows'
+      readonly first: number
+      readonly count: number
+      readonly time: number
+      readonly lastTime: number
+      readonly windows: readonly LogWindow[]
+    }
+  /** What a repair left of records that damage took: nothing is known of them (R28). */
+  | {
+      readonly kind: 'gap'
+      readonly first: number
+      readonly count: number
+      readonly time: number
+      readonly lastTime: number
     }

@@ -109,7 +109,7 @@ export interface SliceRef {
 
 /** Slices whose bits this record's fold needs as bitmaps. */
 export function slicesNeeded(record: LogRecord): readonly SliceRef[] {
-  if (record.kind === 'writes') return []
+  if (record.kind !== 'events') return []
   return record.events.flatMap((event) =>
     event.type === 'slice-reactivated'
       ? [{ disk: event.disk, bitmap: event.bitmap, slice: event.slice }]
@@ -161,6 +161,13 @@ export class BitsFold {
       })
       return
     }
+    if (record.kind === 'windows') {
+      // A window is never cut: a point inside it means its end (R29).
+      for (const { sections } of record.windows)
+        for (const { disk, columns } of sections) this.applyColumns(disk, columns, columns.offsets.length)
+      return
+    }
+    if (record.kind === 'gap') return
     let position = record.first
     for (const section of record.sections) {
       const rows = Math.min(section.columns.offsets.length, until - position + 1)

@@ -9,6 +9,7 @@ import type { DiskNumber, DomainEvent, LogRecord, Point, WriteColumns } from '..
 import { applyBackupEvent } from './catalog-backups.ts'
 import { applyBitmapEvent } from './catalog-bitmaps.ts'
 import { toPlain } from './catalog-codec.ts'
+import { applyCopyEvent } from './catalog-copies.ts'
 import { applyDiskEvent } from './catalog-disks.ts'
 import { fromPlain } from './catalog-read.ts'
 import { OverlayMap } from './overlay.ts'
@@ -112,7 +113,7 @@ export class Catalog implements CatalogWriter {
         `a record that begins at ${record.first} cannot follow position ${this.#last.position}`,
       )
     }
-    if (record.kind === 'writes') {
+    if (record.kind !== 'events') {
       this.applyWrites(record)
       return
     }
@@ -123,21 +124,29 @@ export class Catalog implements CatalogWriter {
   }
 
   /** Writes change no shape: only where the log and the disks last moved. */
-  applyWrites(record: Extract<LogRecord, { kind: 'writes' }>): void {
-    let next = record.first
-    for (const { disk: number, columns } of record.sections) {
-      next += columns.offsets.length
-      const name = this.#numbers.get(number)
-      if (name === undefined)
-        throw new RangeError(`a record at ${record.first} names disk number ${number}, which was never added`)
-      const disk = name.removed ? undefined : this.#disks.get(name.id)
-      if (disk === undefined || columns.offsets.length === 0) continue
-      this.#disks.set(disk.id, {
-        ...disk,
-        last: { position: next - 1, time: lastTimeOf(columns, record.time) },
-      })
+  applyWrites(record: Exclude<LogRecord, { kind: 'events' }>): void {
+    if (record.kind === 'windows') {
+      for (const { sections } of record.windows) {
+        for (const { disk: number, last } of sections) this.#moved(record.first, number, last)
+      }
+    } else if (record.kind === 'writes') {
+      let next = record.first
+      for (const { disk: number, columns } of record.sections) {
+        const rows = columns.offsets.length
+        next += rows
+        if (rows > 0)
+          this.#moved(record.first, number, { position: next - 1, time: lastTimeOf(columns, record.time) })
+      }
     }
     this.#last = endOf(record)
+  }
+
+  #moved(first: number, number: DiskNumber, last: Point): void {
+    const name = this.#numbers.get(number)
+    if (name === undefined)
+      throw new RangeError(`a record at ${first} names disk number ${number}, which was never added`)
+    const disk = name.removed ? undefined : this.#disks.get(name.id)
+    if (disk !== undefined) this.#disks.set(disk.id, { ...disk, last })
   }
 
   /** Folds one event: `position` is its own, `at` the end of its record. */
@@ -175,6 +184,10 @@ export class Catalog implements CatalogWriter {
       case 'backup-cancelled':
         applyBackupEvent(this, event, at)
         break
+      case 'backup-forgotten':
+      case 'backups-combined':
+        applyCopyEvent(this, event, at)
+        break
       case 'checkpoint-created':
         this.setCheckpoint({ name: event.checkpoint, point: at, bitmaps: event.bitmaps })
         break
@@ -184,6 +197,9 @@ export class Catalog implements CatalogWriter {
       case 'clock-stepped':
         this.#clockSteps = [...this.#clockSteps, { at, from: event.from, to: event.to }]
         break
+      case 'log-compacted':
+      case 'log-repaired':
+      case 'disk-imported':
       case 'nothing-changed':
         break
       default:

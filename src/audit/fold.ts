@@ -35,13 +35,13 @@ export class AuditFold {
 
   /** `judged`: false once something before is missing or edited, because then nothing that does not fit is news. */
   async fold(record: LogRecord, number: number, judged: boolean): Promise<void> {
-    if (record.kind === 'writes') this.#writes(record, number, judged)
-    else await this.#events(record, number, judged)
+    if (record.kind === 'events') await this.#events(record, number, judged)
+    else this.#writes(record, number, judged)
     this.last = record.first + record.count - 1
   }
 
-  #writes(record: Extract<LogRecord, { kind: 'writes' }>, number: number, judged: boolean): void {
-    const why = objectionToWrites(record, this.state.catalog)
+  #writes(record: Exclude<LogRecord, { kind: 'events' }>, number: number, judged: boolean): void {
+    const why = record.kind === 'writes' ? objectionToWrites(record, this.state.catalog) : null
     if (why !== null && judged) this.#illegal(record.first, number, why)
     this.#try(() => this.state.bits.apply(record))
     this.#try(() => this.state.catalog.applyWrites(record))

@@ -204,6 +204,11 @@ function check(event: DomainEvent, catalog: Catalog, last: number): void {
         `checkpoint "${event.checkpoint}" does not exist`,
       )
       return
+    case 'backup-forgotten':
+    case 'backups-combined':
+    case 'log-compacted':
+    case 'log-repaired':
+    case 'disk-imported':
     case 'clock-stepped':
     case 'nothing-changed':
       return

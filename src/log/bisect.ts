@@ -22,7 +22,12 @@ export async function bisectTime(source: EntrySource, next: number, time: number
 /** The records hold an event before `time` and one that is not. */
 function firstAt(records: readonly LogRecord[], time: number): number {
   const record = records.find((candidate) => candidate.lastTime >= time)!
-  if (record.kind === 'events' || record.time >= time) return record.first
+  if (record.kind === 'windows') {
+    const window = record.windows.find((candidate) => candidate.lastTime >= time)!
+    // Inside a window: its last event is the first that is surely not before (R29 reads either side of it as a whole).
+    return window.time >= time ? window.first : window.first + window.count - 1
+  }
+  if (record.kind !== 'writes' || record.time >= time) return record.first
   let position = record.first
   for (const { columns } of record.sections) {
     const row = columns.times?.findIndex((candidate) => candidate >= time) ?? -1

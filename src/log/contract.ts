@@ -177,7 +177,7 @@ const CASES: Readonly<Record<string, Case>> = {
     await appendAll(log, [chain.writes(10, 5), chain.event(), chain.writes(10, 5)])
     const times: number[] = []
     for (const record of await readAll(log)) {
-      if (record.kind === 'events') times.push(record.time)
+      if (record.kind !== 'writes') times.push(record.time)
       else times.push(...record.sections[0]!.columns.times!)
     }
     for (let time = start - 2; time < chain.time + 2; time++) {

@@ -339,7 +339,7 @@ export class Core {
 
   #folded(records: readonly LogRecord[]): void {
     for (const record of records) {
-      if (record.kind === 'writes') continue
+      if (record.kind !== 'events') continue
       for (const event of record.events) {
         if (event.type === 'disk-attached') this.#attached(event.disk)
       }

@@ -1,5 +1,5 @@
 /** Events as objects, for readers that want them so: subscribers, `log`, audits. The write path never makes these. */
-import { type DomainEvent, type LogRecord, WRITE_OPS } from '../../events/types.ts'
+import { type DomainEvent, type LogRecord, type LogWindow, WRITE_OPS } from '../../events/types.ts'
 import type { CatalogReader } from '../../projections/catalog.ts'
 import type { RecordedEvent } from './types.ts'
 
@@ -13,6 +13,11 @@ export function* eventsOf(record: LogRecord, catalog: CatalogReader): Generator<
     }
     return
   }
+  if (record.kind === 'windows') {
+    for (const window of record.windows) yield* windowEvents(window, catalog)
+    return
+  }
+  if (record.kind === 'gap') return
   let position = record.first
   for (const { disk, columns } of record.sections) {
     const id = catalog.diskByNumber(disk)?.id ?? null
@@ -33,6 +38,26 @@ export function* eventsOf(record: LogRecord, catalog: CatalogReader): Generator<
   }
 }
 
+/** What is left of folded writes: one event per disk, at the window's end, of type `window` (R29). */
+function* windowEvents(window: LogWindow, catalog: CatalogReader): Generator<RecordedEvent> {
+  const position = window.first + window.count - 1
+  for (const { disk, writes, bytes, columns } of window.sections) {
+    yield {
+      position,
+      time: window.lastTime,
+      type: 'window',
+      disk: catalog.diskByNumber(disk)?.id ?? null,
+      data: {
+        from: { position: window.first - 1, time: window.time },
+        writes,
+        bytes,
+        extents: Array.from(columns.offsets, (offset, i) => [offset, columns.lengths[i]]),
+      },
+      cause: NO_CAUSE,
+    }
+  }
+}
+
 function domainEvent(
   event: DomainEvent,
   position: number,
@@ -46,7 +71,11 @@ function domainEvent(
 
 /** Time of the event at `position`, which lies inside the record. */
 export function timeAt(record: LogRecord, position: number): number {
-  if (record.kind === 'events') return record.time
+  if (record.kind === 'windows') {
+    const inside = record.windows.find((window) => position < window.first + window.count)
+    return inside?.lastTime ?? record.lastTime
+  }
+  if (record.kind !== 'writes') return record.lastTime
   let first = record.first
   for (const { columns } of record.sections) {
     const rows = columns.offsets.length

@@ -35,6 +35,16 @@ function foldRecord(record: LogRecord, { disk, after, upTo }: Span, target: Dirt
     })
     return
   }
+  if (record.kind === 'windows') {
+    for (const window of record.windows) {
+      // Points never lie inside a window (R29), so it is folded whole or not at all.
+      if (window.first > upTo || window.first + window.count - 1 <= after) continue
+      for (const { disk: number, columns } of window.sections)
+        if (number === disk.number) target.setColumns(columns, 0, columns.offsets.length)
+    }
+    return
+  }
+  if (record.kind === 'gap') return
   let position = record.first
   for (const { disk: number, columns } of record.sections) {
     const rows = columns.offsets.length

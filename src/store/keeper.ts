@@ -38,7 +38,7 @@ export class Keeper {
   /** Called inside the committer after each fold: synchronous, and cheap unless a snapshot is due. */
   folded(records: readonly LogRecord[]): void {
     for (const record of records) {
-      if (record.kind === 'writes') continue
+      if (record.kind !== 'events') continue
       for (const event of record.events) {
         if (event.type === 'slice-frozen' || event.type === 'slice-merged') {
           const number = event.type === 'slice-frozen' ? event.slice : event.into

@@ -23,7 +23,7 @@ export class State {
 
 /** The part of a record up to position `until`, which must lie inside it; the record itself when it ends there. */
 export function cutRecord(record: LogRecord, until: number): LogRecord {
-  if (record.kind === 'events' || record.first + record.count - 1 <= until) return record
+  if (record.kind !== 'writes' || record.first + record.count - 1 <= until) return record
   const sections = []
   let left = until - record.first + 1
   let lastTime = record.time

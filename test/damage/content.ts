@@ -21,7 +21,7 @@ export async function contentOf(store: Store, count: number): Promise<string> {
 }
 
 function textOf(record: LogRecord): string {
-  if (record.kind === 'events') return JSON.stringify(record)
+  if (record.kind !== 'writes') return JSON.stringify(record)
   const sections = record.sections.map(({ disk, columns }) => [
     disk,
     ...Object.values(columns).map((column: ArrayLike<number> | undefined) =>

@@ -5,7 +5,8 @@ const start: Point = { position: -1, time: null }
 const later: Point = { position: 2 ** 40, time: 1_700_000_000_000 }
 const on = { disk: 'vda', bitmap: 'bitmap0' }
 
-export const EVERY_EVENT: readonly DomainEvent[] = [
+/** What release 0.1.0 could record; its bytes are a fixture. */
+export const FIRST_EVENTS: readonly DomainEvent[] = [
   { type: 'disk-added', disk: 'vda', size: 2 ** 40 },
   { type: 'disk-resized', disk: 'vda', size: 513 },
   { type: 'disk-removed', disk: 'vda' },
@@ -80,4 +81,23 @@ export const EVERY_EVENT: readonly DomainEvent[] = [
   { type: 'checkpoint-deleted', checkpoint: 'monday' },
   { type: 'clock-stepped', from: 2, to: 1 },
   { type: 'nothing-changed' },
+]
+
+export const EVERY_EVENT: readonly DomainEvent[] = [
+  ...FIRST_EVENTS,
+  { type: 'backup-forgotten', backup: 'b1', reason: 'its tape broke' },
+  { type: 'backups-combined', backup: 'b3', of: ['b1', 'b2'] },
+  {
+    type: 'log-compacted',
+    runs: [{ first: 3, last: 900, before: '0'.repeat(64), after: 'a'.repeat(64), own: '7f'.repeat(32) }],
+  },
+  { type: 'log-repaired', gaps: [{ first: 3, last: 3, before: '0'.repeat(64), next: '' }], kept: 'aside/1' },
+  {
+    type: 'disk-imported',
+    disk: 'vda',
+    store: '0b1c',
+    position: 2 ** 40,
+    hash: 'ff'.repeat(32),
+    last: 12,
+  },
 ]

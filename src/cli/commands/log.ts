@@ -47,6 +47,11 @@ const EVERY_TYPE: Record<DomainEvent['type'] | WriteEvent['type'], true> = {
   'checkpoint-created': true,
   'checkpoint-deleted': true,
   'clock-stepped': true,
+  'backup-forgotten': true,
+  'backups-combined': true,
+  'log-compacted': true,
+  'log-repaired': true,
+  'disk-imported': true,
   'nothing-changed': true,
 }
 const TYPES: readonly string[] = Object.keys(EVERY_TYPE)
