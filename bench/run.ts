@@ -10,11 +10,15 @@
 import { parseArgs } from 'node:util'
 import { append } from './cases/append.ts'
 import { appendSingle } from './cases/append-single.ts'
+import { ask } from './cases/ask.ts'
 import { bytesPerEvent } from './cases/bytes-per-event.ts'
+import { compact } from './cases/compact.ts'
 import { memory } from './cases/memory.ts'
 import { merge } from './cases/merge.ts'
 import { at, open } from './cases/past.ts'
 import { rebuild } from './cases/rebuild.ts'
+import { streams } from './cases/streams.ts'
+import { verify } from './cases/verify.ts'
 import { type Benchmark, benchRoot, type Result, Runner, refuseMemory } from './harness.ts'
 import { machineLine, plainTable, writeReadme } from './report.ts'
 
@@ -27,6 +31,10 @@ const BENCHMARKS: readonly Benchmark[] = [
   open,
   merge,
   memory,
+  verify,
+  compact,
+  streams,
+  ask,
 ]
 
 const { values } = parseArgs({

@@ -3,9 +3,9 @@
  * bit without a word, so nothing below this line is looked at before the checksum has passed.
  *
  *     value  = crc32:u32le | layout:u8 | hash:32 bytes | rest        crc32 over all that follows it
- *     layout = 1 record (rest = body) | 2 pack
- *     head   = version:u8 | kind:u8 | first | time | lastTime - time | count        the start of both kinds of rest
- *     hash   = SHA-256(hash before | body); a pack carries the hash after its last record
+ *     layout = 1 record (rest = body) | 2 pack | 3 run
+ *     head   = version:u8 | kind:u8 | first | time | lastTime - time | count        the start of every rest
+ *     hash   = SHA-256(hash before | body); a pack carries the hash after its last record, a run that after the records it replaced
  *
  * The head's shape is fixed for ever, so that a newer record can still be named.
  */
@@ -21,6 +21,7 @@ export const BODY_AT = HASH_AT + HASH_BYTES
 
 export const LAYOUT_RECORD = 1
 export const LAYOUT_PACK = 2
+export const LAYOUT_RUN = 3
 
 /** The hash before the first record. */
 export const EMPTY_HASH: Uint8Array = new Uint8Array(HASH_BYTES)
@@ -37,14 +38,14 @@ export interface Head {
 export interface StoredHeader {
   readonly first: number
   readonly count: number
-  /** How many records the value holds: 1, or more in a pack. */
+  /** How many records the value holds: 1, or more in a pack. A run counts as one. */
   readonly records: number
   readonly time: number
   readonly lastTime: number
   /** After the value's last record. */
   readonly hash: Uint8Array
   readonly version: number
-  readonly layout: 'record' | 'pack'
+  readonly layout: 'record' | 'pack' | 'run'
 }
 
 export function sha256(bytes: Uint8Array): Uint8Array {
@@ -88,7 +89,7 @@ export function layoutOf(value: Uint8Array): number {
     throw new RecordDamage('length', `a value of ${value.length} bytes is too short`)
   const layout = value[4]!
   if (layout === 0) throw new RecordDamage('format', 'layout 0')
-  if (layout > LAYOUT_PACK) throw new RecordTooNew('layout', layout, LAYOUT_PACK)
+  if (layout > LAYOUT_RUN) throw new RecordTooNew('layout', layout, LAYOUT_RUN)
   return layout
 }
 
@@ -131,6 +132,6 @@ export function readHeader(value: Uint8Array): StoredHeader {
     // Not slice: of a Buffer it would alias.
     hash: new Uint8Array(value.subarray(HASH_AT, BODY_AT)),
     version: head.version,
-    layout: layout === LAYOUT_PACK ? 'pack' : 'record',
+    layout: layout === LAYOUT_PACK ? 'pack' : layout === LAYOUT_RUN ? 'run' : 'record',
   }
 }

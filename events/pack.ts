@@ -38,6 +38,8 @@ import {
   HASH_AT,
   LAYOUT_PACK,
   LAYOUT_RECORD,
+  LAYOUT_RUN,
+  layoutOf,
   openFrame,
   putHead,
   readHeader,
@@ -71,6 +73,7 @@ const scratch = new Writer()
 export function packStored(values: readonly Uint8Array[], previous: Uint8Array): Uint8Array | undefined {
   const lastValue = values[values.length - 1]
   if (lastValue === undefined || values.length < 2) return undefined
+  if (values.some((value) => layoutOf(value) === LAYOUT_RUN)) return undefined // A run stays what it is.
   const entries = values.flatMap(entriesOf)
   let next = entries[0]!.record.first
   for (const { record } of entries) {
@@ -82,6 +85,26 @@ export function packStored(values: readonly Uint8Array[], previous: Uint8Array):
   const before = values.reduce((sum, value) => sum + value.length + ENTRY_BYTES, 0)
   if (pack.length + ENTRY_BYTES >= before) return undefined
   return equal(chainOfPack(pack, previous), hash) ? pack : undefined
+}
+
+/**
+ * The records of a value as stored values of their own, bit for bit as they were before it was packed; `[value]` when it is no
+ * pack. `previous`: the chain's hash before it. Undefined: they do not give the pack's hash, so it does not follow from
+ * `previous` or was edited. Throws RecordDamage or RecordTooNew.
+ */
+export function unpackStored(value: Uint8Array, previous: Uint8Array): Uint8Array[] | undefined {
+  if (checkFrame(value) !== LAYOUT_PACK) return [value]
+  const values: Uint8Array[] = []
+  let hash = previous
+  for (const { record, body } of takePack(value)) {
+    openFrame(scratch, LAYOUT_RECORD, hash)
+    if (body !== undefined) scratch.raw(body)
+    else if (record.kind === 'writes') putWrites(scratch, record.first, record.time, record.sections)
+    hash = sha256(scratch.bytes.subarray(HASH_AT, scratch.at))
+    scratch.bytes.set(hash, HASH_AT)
+    values.push(closeFrame(scratch))
+  }
+  return equal(hash, readHeader(value).hash) ? values : undefined
 }
 
 function equal(a: Uint8Array, b: Uint8Array): boolean {

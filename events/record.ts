@@ -4,7 +4,7 @@
  * Encoding reuses one buffer and copies out once: about 20 ns a write for records of thousands, 2 µs for a record of one.
  * Not reentrant, which one thread cannot notice: nothing here waits.
  */
-import { decodeBody, putEvents, putWrites, type Span } from './body.ts'
+import { decodeBody, KIND_WRITES, putEvents, putWrites, type Span } from './body.ts'
 import {
   BODY_AT,
   checkFrame,
@@ -12,19 +12,24 @@ import {
   HASH_AT,
   LAYOUT_PACK,
   LAYOUT_RECORD,
+  LAYOUT_RUN,
   layoutOf,
   openFrame,
   readHeader,
   type StoredHeader,
   sha256,
+  takeHead,
 } from './frame.ts'
 import { type ChainStep, chainOfPack, decodePack, hashesInPack } from './pack.ts'
+import { takeShapes } from './pack-shapes.ts'
+import { decodeRun } from './run.ts'
 import type { DomainEvent, LogRecord, RecordMeta, WriteSection } from './types.ts'
-import { Writer } from './varint.ts'
+import { Reader, Writer } from './varint.ts'
 
 export { RecordDamage, RecordTooNew } from './damage.ts'
 export { EMPTY_HASH, readHeader, type StoredHeader } from './frame.ts'
-export { type ChainStep, packStored } from './pack.ts'
+export { type ChainStep, packStored, unpackStored } from './pack.ts'
+export { encodeGap, encodeWindows, ownHash } from './run.ts'
 
 export interface EncodedRecord {
   readonly first: number
@@ -85,13 +90,21 @@ export function encodeEvents(
 
 /** The records of a value, checksum first. Throws RecordDamage or RecordTooNew; keeps nothing of `value`'s memory. */
 export function decodeStored(value: Uint8Array): LogRecord[] {
-  if (checkFrame(value) === LAYOUT_PACK) return decodePack(value)
+  const layout = checkFrame(value)
+  if (layout === LAYOUT_PACK) return decodePack(value)
+  if (layout === LAYOUT_RUN) return [decodeRun(value)]
   return [decodeBody(value.subarray(BODY_AT))]
 }
 
-/** The chain's hash after this value, computed from its content: equal to the stored one unless something was edited. */
+/**
+ * The chain's hash after this value, computed from its content: equal to the stored one unless something was edited. A run
+ * carries the hash after the records that it replaced, which nothing can compute any more: it is taken at its word here, and
+ * only an event of the log vouches for it (R29).
+ */
 export function chainOf(value: Uint8Array, previous: Uint8Array): Uint8Array {
-  if (layoutOf(value) === LAYOUT_PACK) return chainOfPack(value, previous)
+  const layout = layoutOf(value)
+  if (layout === LAYOUT_PACK) return chainOfPack(value, previous)
+  if (layout === LAYOUT_RUN) return readHeader(value).hash
   openFrame(scratch, LAYOUT_RECORD, previous)
   scratch.raw(value.subarray(BODY_AT))
   return sha256(scratch.bytes.subarray(HASH_AT, scratch.at))
@@ -103,7 +116,19 @@ export function checkHeader(value: Uint8Array): StoredHeader {
   return readHeader(value)
 }
 
-/** The chain at every record boundary inside a value: position after the record, hash there. */
+/**
+ * Whether a value holds records of writes and nothing else, told by its head alone (of a pack: by its list of shapes). Its
+ * checksum must have been checked. Throws RecordDamage or RecordTooNew.
+ */
+export function onlyWrites(value: Uint8Array): boolean {
+  const layout = layoutOf(value)
+  const from = new Reader(value, BODY_AT)
+  const { kind } = takeHead(from)
+  if (layout !== LAYOUT_PACK) return kind === KIND_WRITES
+  return takeShapes(from, from.count(1)).shapes.every((shape) => shape.length > 0)
+}
+
+/** The chain at every record boundary inside a value: position after the record, hash there. Of a run: its end, at its word. */
 export function hashesOf(value: Uint8Array, previous: Uint8Array): readonly ChainStep[] {
   if (layoutOf(value) === LAYOUT_PACK) return hashesInPack(value, previous)
   const { first, count } = readHeader(value)

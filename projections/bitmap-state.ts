@@ -8,8 +8,8 @@ import type { LostStretch, Point } from '../events/types.ts'
 import { clearedGaps, closeGaps, gapsFromStart, joinGaps, joinLost } from './gaps.ts'
 import type { ActiveSlice, BitmapState, Holder, Slice, Tombstone } from './state.ts'
 
-/** Tombstones kept per bitmap for exact refusals (R18); the oldest go first. Equal to `limits.tombstonesMax`. */
-export const TOMBSTONES_MAX = 1024
+/** Tombstones kept per bitmap for exact refusals (R18); the oldest go first. */
+const TOMBSTONES_MAX = 1024
 /** Former generations kept per bitmap, for SLICE_OLD_GENERATION (R18); the oldest go first. */
 const PAST_GENERATIONS_MAX = 1024
 

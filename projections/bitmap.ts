@@ -14,6 +14,8 @@
 import { createHash } from 'node:crypto'
 import type { Extent, WriteColumns } from '../events/types.ts'
 import {
+  andNotWords,
+  andWords,
   CHUNK_BITS,
   CHUNK_BYTES,
   CHUNK_WORDS,
@@ -154,6 +156,38 @@ export class DirtyBitmap {
     }
   }
 
+  /**
+   * As `setColumns`, and counts what was new: granules that got dirty, and rows that found all of theirs dirty already (or
+   * have none). About three times as slow.
+   */
+  setColumnsNew(
+    columns: WriteColumns,
+    from: number,
+    to: number,
+    counted: { granules: number; rows: number },
+  ): void {
+    const perByte = 1 / this.granularity
+    for (let i = from; i < to; i++) {
+      const offset = columns.offsets[i]!
+      const first = Math.floor(offset * perByte)
+      const last = Math.min(this.#granules - 1, Math.floor((offset + columns.lengths[i]! - 1) * perByte))
+      let fresh = 0
+      if (first === last) fresh = this.has(first) ? 0 : 1
+      else {
+        for (let clean = this.nextClean(first); clean <= last; ) {
+          const stop = Math.min(this.nextDirty(clean), last + 1)
+          fresh += stop - clean
+          clean = this.nextClean(stop)
+        }
+      }
+      if (fresh === 0) counted.rows++
+      else {
+        counted.granules += fresh
+        this.#setRun(first, last)
+      }
+    }
+  }
+
   /** Sets granules first…last, inclusive. RangeError unless 0 <= first <= last < granules. */
   setGranules(first: number, last: number): void {
     const whole = Number.isInteger(first) && Number.isInteger(last)
@@ -235,6 +269,37 @@ export class DirtyBitmap {
     for (const other of others) if (other.granularity !== this.granularity) this.#orUnlike(other)
   }
 
+  /** Keeps only what `other` has too. RangeError unless it is of the same size and granularity. */
+  and(other: DirtyBitmap): void {
+    this.#sameShape(other)
+    for (let at = 0; at < this.#chunks.length; at++) {
+      const words = this.#chunks[at]
+      const mask = other.#chunks[at]
+      if (words === undefined || mask === FULL) continue
+      if (mask === undefined) this.#chunks[at] = undefined
+      else andWords(words === FULL ? this.#own(at) : words, mask)
+    }
+    this.#dirty = -1
+  }
+
+  /** Takes away what `other` has. RangeError unless it is of the same size and granularity. */
+  andNot(other: DirtyBitmap): void {
+    this.#sameShape(other)
+    for (let at = 0; at < this.#chunks.length; at++) {
+      const words = this.#chunks[at]
+      const mask = other.#chunks[at]
+      if (words === undefined || mask === undefined) continue
+      if (mask === FULL) this.#chunks[at] = undefined
+      else andNotWords(words === FULL ? this.#own(at) : words, mask)
+    }
+    this.#dirty = -1
+  }
+
+  #sameShape(other: DirtyBitmap): void {
+    if (other.#size !== this.#size || other.granularity !== this.granularity)
+      throw new RangeError('bitmaps of different sizes or granularities have no bits in common to name')
+  }
+
   /**
    * Follows a resize of the disk (R7): granules wholly beyond the new end are dropped, one that is cut keeps its bit (and
    * shows its full length again when the disk grows), growth is clean.
@@ -297,6 +362,14 @@ export class DirtyBitmap {
       yield this.#extent(first, stop)
       first = this.nextDirty(stop)
     }
+  }
+
+  /** Calls `visit` with every extent, ascending: the cheapest way to a million of them. */
+  eachExtent(visit: (offset: number, length: number) => void): void {
+    eachRun(this.#chunks, this.#granules, (first, stop) => {
+      const offset = first * this.granularity
+      visit(offset, Math.min(stop * this.granularity, this.#size) - offset)
+    })
   }
 
   /** All of `extents()` at once. */

@@ -10,6 +10,7 @@
  */
 import type { DomainEvent, Extent, LogRecord, WriteColumns } from '../events/types.ts'
 import { DirtyBitmap } from './bitmap.ts'
+import type { BackupState } from './state.ts'
 
 /** Names stored bits: their digest, granularity and the disk's size when they were stored. */
 export type BitsRef = string
@@ -59,8 +60,25 @@ export function revive(stored: DirtyBitmap, part: StoredPart, size: number): Dir
   return stored
 }
 
+/**
+ * Bits that were stored as they were at a moment: since then α and successor changed by writes alone, and only the one that
+ * collects. Every other event ends it. For whoever stores them: the fold keeps it true and makes nothing of it.
+ */
+export interface StoredBase {
+  /** Null until they are stored. */
+  refs: { readonly active: BitsRef; readonly successor: BitsRef | null } | null
+  /** The position of that moment … */
+  readonly at: number
+  /** … and one after which nothing was written to them, unless `touched` says so. */
+  upTo: number
+}
+
 export class BitmapBits {
   readonly granularity: number
+  /** Null: no stored bits have anything to do with these. */
+  base: StoredBase | null = null
+  /** Written to since somebody looked and set it back. */
+  touched = false
   recording: boolean
   /** α; while a backup runs, its frozen part. */
   active: DirtyBitmap
@@ -117,12 +135,42 @@ export function slicesNeeded(record: LogRecord): readonly SliceRef[] {
   )
 }
 
+/** A backup that holds a bitmap. `frozenOnly`: it copies what it froze and nothing beside. */
+interface RunningBits {
+  readonly disk: string
+  readonly bitmap: string
+  readonly frozenOnly: boolean
+}
+
+function runningBits({
+  disk,
+  bitmap,
+  mode,
+  base,
+}: Pick<BackupState, 'disk' | 'bitmap' | 'mode' | 'base'>): RunningBits {
+  const frozenOnly =
+    (mode === 'incremental' || mode === 'differential') && (base.kind === 'point' || base.kind === 'active')
+  return { disk, bitmap, frozenOnly }
+}
+
+/** R10's exception: to what was not copied, which of a backup of the frozen bits alone can be no more than those. */
+function shrink(active: DirtyBitmap, uncopied: readonly Extent[], frozenOnly: boolean): void {
+  const left = new DirtyBitmap(active.size, active.granularity)
+  setExtents(left, uncopied)
+  if (frozenOnly) {
+    active.and(left)
+    return
+  }
+  active.clear()
+  active.or(left)
+}
+
 export class BitsFold {
   readonly disks = new Map<string, DiskBits>()
   readonly #byNumber = new Map<number, DiskBits>()
   readonly #numberOf = new Map<string, number>()
   /** Backups that run: which bitmap each one holds. */
-  readonly #running = new Map<string, { disk: string; bitmap: string }>()
+  readonly #running = new Map<string, RunningBits>()
 
   /** Puts a disk in place as a snapshot had it. */
   restoreDisk(id: string, number: number, disk: DiskBits): void {
@@ -131,8 +179,8 @@ export class BitsFold {
     this.#numberOf.set(id, number)
   }
 
-  restoreRunning(backup: string, disk: string, bitmap: string): void {
-    this.#running.set(backup, { disk, bitmap })
+  restoreRunning(backup: string, running: Pick<BackupState, 'disk' | 'bitmap' | 'mode' | 'base'>): void {
+    this.#running.set(backup, runningBits(running))
   }
 
   bitmap(disk: string, bitmap: string): BitmapBits | undefined {
@@ -153,8 +201,7 @@ export class BitsFold {
     return fork
   }
 
-  /** Events of the record up to and including position `until` (default: all). */
-  apply(record: LogRecord, until = Number.POSITIVE_INFINITY): void {
+  apply(record: LogRecord): void {
     if (record.kind === 'events') {
       record.events.forEach((event, i) => {
         this.applyEvent(event, record.first + i)
@@ -168,20 +215,16 @@ export class BitsFold {
       return
     }
     if (record.kind === 'gap') return
-    let position = record.first
-    for (const section of record.sections) {
-      const rows = Math.min(section.columns.offsets.length, until - position + 1)
-      if (rows <= 0) return
-      this.applyColumns(section.disk, section.columns, rows)
-      position += section.columns.offsets.length
-    }
+    for (const { disk, columns } of record.sections) this.applyColumns(disk, columns, columns.offsets.length)
   }
 
   applyColumns(disk: number, columns: WriteColumns, rows: number): void {
     const bits = this.#byNumber.get(disk)
     if (bits === undefined) return
     for (const bitmap of bits.bitmaps.values()) {
-      if (bitmap.recording) bitmap.collecting.setColumns(columns, 0, rows)
+      if (!bitmap.recording) continue
+      bitmap.touched = true
+      bitmap.collecting.setColumns(columns, 0, rows)
     }
   }
 
@@ -203,8 +246,11 @@ export class BitsFold {
       case 'window': {
         const disk = this.disks.get(event.disk)
         if (disk !== undefined)
-          for (const bits of disk.bitmaps.values())
-            if (bits.recording) setExtents(bits.collecting, event.extents)
+          for (const bits of disk.bitmaps.values()) {
+            if (!bits.recording) continue
+            bits.touched = true
+            setExtents(bits.collecting, event.extents)
+          }
         return
       }
       case 'bitmap-added': {
@@ -267,7 +313,7 @@ export class BitsFold {
       case 'backup-begun': {
         const bits = this.#bits(event)
         bits.successor = new DirtyBitmap(bits.active.size, bits.granularity)
-        this.#running.set(event.backup, { disk: event.disk, bitmap: event.bitmap })
+        this.#running.set(event.backup, runningBits(event))
         return
       }
       case 'backup-succeeded': {
@@ -278,11 +324,10 @@ export class BitsFold {
         return
       }
       case 'backup-failed': {
+        const frozenOnly = this.#running.get(event.backup)?.frozenOnly === true
         const bits = this.#ended(event.backup)
-        if (bits !== undefined && event.uncopied !== undefined) {
-          bits.active.clear()
-          setExtents(bits.active, event.uncopied)
-        }
+        if (bits !== undefined && event.uncopied !== undefined)
+          shrink(bits.active, event.uncopied, frozenOnly)
         bits?.mergeSuccessor()
         return
       }
@@ -297,7 +342,9 @@ export class BitsFold {
   #ended(backup: string): BitmapBits | undefined {
     const place = this.#running.get(backup)
     this.#running.delete(backup)
-    return place === undefined ? undefined : this.bitmap(place.disk, place.bitmap)
+    const bits = place === undefined ? undefined : this.bitmap(place.disk, place.bitmap)
+    if (bits !== undefined) bits.base = null
+    return bits
   }
 
   #takeSuccessor(bits: BitmapBits): void {
@@ -309,6 +356,7 @@ export class BitsFold {
     const disk = this.#disk(id)
     disk.size = size
     for (const bits of disk.bitmaps.values()) {
+      bits.base = null
       bits.active.resize(size)
       bits.successor?.resize(size)
       for (const slice of bits.slices.values()) slice.resize(size)
@@ -319,8 +367,11 @@ export class BitsFold {
     return need(this.disks.get(id), `disk ${id}`)
   }
 
+  /** For an event of a bitmap, so what was stored of it says nothing about what it will be. */
   #bits(ref: { disk: string; bitmap: string }): BitmapBits {
-    return need(this.#disk(ref.disk).bitmaps.get(ref.bitmap), `bitmap ${ref.bitmap} of ${ref.disk}`)
+    const bits = need(this.#disk(ref.disk).bitmaps.get(ref.bitmap), `bitmap ${ref.bitmap} of ${ref.disk}`)
+    bits.base = null
+    return bits
   }
 }
 

@@ -72,6 +72,11 @@ function begin(catalog: CatalogWriter, event: Begun, at: Point): void {
     digest: event.digest,
     bytes: event.bytes,
     complete: event.complete,
+    size: disk.size,
+    whole: event.base.kind === 'none' || event.bytes === disk.size,
+    doubt: [],
+    copy: { kind: 'kept' },
+    of: null,
     phase: { kind: 'running' },
   })
   touch(catalog, disk, begun(bitmap, { kind: 'backup', id: event.backup }, at), at)

@@ -13,17 +13,19 @@ import type {
   BitmapState,
   CheckpointState,
   ClockStep,
+  DiskName,
   DiskState,
   Gap,
   Slice,
   Tombstone,
+  WindowSpan,
 } from './state.ts'
 
-export const PLAIN_VERSION = 1
+export const PLAIN_VERSION = 2
 
 export interface CatalogData {
   readonly disks: Iterable<DiskState>
-  readonly numbers: Iterable<readonly [number, { readonly id: string; readonly removed: boolean }]>
+  readonly numbers: Iterable<readonly [number, DiskName]>
   readonly backups: Iterable<BackupState>
   readonly checkpoints: Iterable<CheckpointState>
   readonly clockSteps: readonly ClockStep[]
@@ -39,6 +41,8 @@ const gap = ({ kind, from, to }: Gap): Plain => [
   point(from),
   to === null ? null : point(to),
 ]
+
+const window = ({ from, at }: WindowSpan): Plain => [point(from), point(at)]
 
 function active(part: ActiveSlice | null): Plain | null {
   return part === null ? null : [part.number, point(part.from), part.gaps.map(gap), part.lost.map(lost)]
@@ -91,7 +95,7 @@ function disk(state: DiskState): Plain {
     point(state.last),
     state.resizes.map(({ at, before, after }) => [point(at), before, after]),
     state.lost.map(lost),
-    state.windows.map(({ from, at }) => [point(from), point(at)]),
+    state.windows.map(window),
     [...state.bitmaps.values()].map(bitmap),
   ]
 }
@@ -130,6 +134,11 @@ function backup(state: BackupState): Plain {
     state.bytes,
     state.complete,
     phase(state.phase),
+    state.size,
+    state.whole,
+    state.doubt.map(lost),
+    state.copy.kind === 'kept' ? null : [point(state.copy.at), state.copy.reason],
+    state.of === null ? null : [...state.of],
   ]
 }
 
@@ -137,14 +146,45 @@ function checkpoint(state: CheckpointState): Plain {
   return [state.name, point(state.point), state.bitmaps.map((ref) => [ref.disk, ref.bitmap])]
 }
 
+function diskName([number, { id, removed, told }]: readonly [number, DiskName]): Plain {
+  return told === undefined
+    ? [number, id, removed]
+    : [number, id, removed, told.lost.map(lost), told.windows.map(window)]
+}
+
+/** One list of the catalog. Values are immutable: an item that is the same object is the same item. */
+export interface CatalogSection {
+  /** Items that go into one stored value together. */
+  readonly page: number
+  readonly items: readonly unknown[]
+  plain(item: number): Plain
+}
+
+export interface CatalogSections {
+  /** Everything that is no list. */
+  readonly head: Plain
+  readonly lists: readonly CatalogSection[]
+}
+
+export function sectionsOf(data: CatalogData): CatalogSections {
+  const numbers = [...data.numbers]
+  return {
+    head: [PLAIN_VERSION, point(data.last)],
+    lists: [
+      section(64, [...data.disks], disk),
+      { page: 256, items: numbers.map(([, name]) => name), plain: (item) => diskName(numbers[item]!) },
+      section(256, [...data.backups], backup),
+      section(256, [...data.checkpoints], checkpoint),
+      section(256, data.clockSteps, (step) => [point(step.at), step.from, step.to]),
+    ],
+  }
+}
+
+function section<T>(page: number, items: readonly T[], plain: (item: T) => Plain): CatalogSection {
+  return { page, items, plain: (item) => plain(items[item]!) }
+}
+
 export function toPlain(data: CatalogData): Plain {
-  return [
-    PLAIN_VERSION,
-    point(data.last),
-    [...data.disks].map(disk),
-    [...data.numbers].map(([number, { id, removed }]) => [number, id, removed]),
-    [...data.backups].map(backup),
-    [...data.checkpoints].map(checkpoint),
-    data.clockSteps.map((step) => [point(step.at), step.from, step.to]),
-  ]
+  const { head, lists } = sectionsOf(data)
+  return [...head, ...lists.map((list) => list.items.map((_, item) => list.plain(item)))]
 }

@@ -2,6 +2,7 @@
 import type { DiskEvent, Point } from '../events/types.ts'
 import { lostStretch } from './bitmap-state.ts'
 import type { CatalogWriter } from './catalog.ts'
+import { doubtBackups } from './catalog-copies.ts'
 import type { DiskState } from './state.ts'
 
 export function applyDiskEvent(catalog: CatalogWriter, event: DiskEvent, position: number, at: Point): void {
@@ -31,8 +32,10 @@ export function applyDiskEvent(catalog: CatalogWriter, event: DiskEvent, positio
       break
     case 'stretch-lost':
       catalog.setDisk(withLost(disk, event.from, event.reason, at))
+      doubtBackups(catalog, disk, { from: event.from, to: at, reason: event.reason })
       break
     case 'window':
+      doubtBackups(catalog, disk, { from: event.from, to: at, reason: 'a window told afterwards' })
       catalog.setDisk({ ...disk, windows: [...disk.windows, { from: event.from, at }], last: at })
       break
   }

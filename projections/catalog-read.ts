@@ -10,12 +10,14 @@ import type {
   BackupState,
   BitmapState,
   CheckpointState,
+  CopyState,
   DiskState,
   Gap,
   Holder,
   PastGeneration,
   Slice,
   Tombstone,
+  WindowSpan,
 } from './state.ts'
 
 type Read<T> = (plain: unknown) => T
@@ -116,6 +118,11 @@ const readBitmap: Read<BitmapState> = (plain) => {
   }
 }
 
+const readWindow: Read<WindowSpan> = (plain) => {
+  const [from, at] = tuple(plain)
+  return { from: readPoint(from), at: readPoint(at) }
+}
+
 const readDisk: Read<DiskState> = (plain) => {
   const row = tuple(plain) as unknown as readonly unknown[]
   return {
@@ -131,10 +138,7 @@ const readDisk: Read<DiskState> = (plain) => {
       return { at: readPoint(at), before, after }
     }),
     lost: list(row[8], readLost),
-    windows: list(row[9], (window) => {
-      const [from, at] = tuple(window)
-      return { from: readPoint(from), at: readPoint(at) }
-    }),
+    windows: list(row[9], readWindow),
     bitmaps: new Map(list(row[10], readBitmap).map((state) => [state.name, state])),
   }
 }
@@ -178,11 +182,21 @@ const readBackup: Read<BackupState> = (plain) => {
     forceCycle: row[9] as boolean,
     group: row[10] as string | null,
     copiedBy: row[11] as Recorder,
-    digest: row[12] as string,
+    digest: row[12] as string | null,
     bytes: row[13] as number,
     complete: row[14] as boolean,
     phase: readPhase(row[15]),
+    size: row[16] as number,
+    whole: row[17] as boolean,
+    doubt: list(row[18], readLost),
+    copy: row[19] === null ? { kind: 'kept' } : readForgotten(row[19]),
+    of: row[20] as readonly string[] | null,
   }
+}
+
+const readForgotten: Read<CopyState> = (plain) => {
+  const [at, reason] = tuple(plain) as unknown as [unknown, string]
+  return { kind: 'forgotten', at: readPoint(at), reason }
 }
 
 const readCheckpoint: Read<CheckpointState> = (plain) => {
@@ -203,8 +217,16 @@ export function fromPlain(plain: unknown): CatalogData {
     last: readPoint(row[1]),
     disks: list(row[2], readDisk),
     numbers: list(row[3], (entry) => {
-      const [number, id, removed] = tuple(entry) as unknown as [number, string, boolean]
-      return [number, { id, removed }] as const
+      const [number, id, removed, stretches, windows] = tuple(entry) as unknown as [
+        number,
+        string,
+        boolean,
+        unknown,
+        unknown,
+      ]
+      if (stretches === undefined) return [number, { id, removed }] as const
+      const told = { lost: list(stretches, readLost), windows: list(windows, readWindow) }
+      return [number, { id, removed, told }] as const
     }),
     backups: list(row[4], readBackup),
     checkpoints: list(row[5], readCheckpoint),

@@ -8,18 +8,18 @@
 import type { DiskNumber, DomainEvent, LogRecord, Point, WriteColumns } from '../events/types.ts'
 import { applyBackupEvent } from './catalog-backups.ts'
 import { applyBitmapEvent } from './catalog-bitmaps.ts'
-import { toPlain } from './catalog-codec.ts'
+import { type CatalogSections, sectionsOf, toPlain } from './catalog-codec.ts'
 import { applyCopyEvent } from './catalog-copies.ts'
 import { applyDiskEvent } from './catalog-disks.ts'
 import { fromPlain } from './catalog-read.ts'
 import { OverlayMap } from './overlay.ts'
-import type { BackupState, BitmapState, CheckpointState, ClockStep, DiskState } from './state.ts'
+import type { BackupState, BitmapState, CheckpointState, ClockStep, DiskName, DiskState } from './state.ts'
 
 /** What `decide` and every question may ask of the catalog. */
 export interface CatalogReader {
   disk(id: string): DiskState | undefined
   /** Also disks that were removed: records keep naming them by number. */
-  diskByNumber(number: DiskNumber): { readonly id: string; readonly removed: boolean } | undefined
+  diskByNumber(number: DiskNumber): DiskName | undefined
   disks(): Iterable<DiskState>
   backup(id: string): BackupState | undefined
   /** In order of their begin. */
@@ -48,8 +48,6 @@ export function endOf(record: LogRecord): Point {
   return { position: record.first + record.count - 1, time: record.lastTime }
 }
 
-type DiskName = { readonly id: string; readonly removed: boolean }
-
 export class Catalog implements CatalogWriter {
   readonly #disks: OverlayMap<string, DiskState>
   readonly #numbers: OverlayMap<number, DiskName>
@@ -77,6 +75,16 @@ export class Catalog implements CatalogWriter {
 
   diskByNumber(number: DiskNumber): DiskName | undefined {
     return this.#numbers.get(number)
+  }
+
+  /** Which incarnation of a disk an event at `position` means by `id`. Undefined: there was none yet. */
+  numberAt(id: string, position: number): DiskNumber | undefined {
+    const now = this.#disks.get(id)
+    if (now !== undefined && now.number <= position) return now.number
+    let found: DiskNumber | undefined
+    for (const [number, name] of this.#numbers.entries())
+      if (name.id === id && number <= position && number > (found ?? -1)) found = number
+    return found
   }
 
   disks(): Iterable<DiskState> {
@@ -221,7 +229,9 @@ export class Catalog implements CatalogWriter {
 
   forgetDisk(disk: DiskState): void {
     this.#disks.delete(disk.id)
-    this.#numbers.set(disk.number, { id: disk.id, removed: true })
+    const { id, lost, windows } = disk
+    const nothing = lost.length === 0 && windows.length === 0
+    this.#numbers.set(disk.number, { id, removed: true, ...(nothing ? {} : { told: { lost, windows } }) })
   }
 
   /** Also how a transaction marks a bitmap that it removes at its end (R20), on its fork. */
@@ -245,14 +255,23 @@ export class Catalog implements CatalogWriter {
 
   /** Arrays in a fixed order, for snapshots; equal catalogs give equal arrays. */
   toPlain(): unknown {
-    return toPlain({
+    return toPlain(this.#data)
+  }
+
+  /** The same in pieces, taken at once: later folds do not change them. */
+  sections(): CatalogSections {
+    return sectionsOf(this.#data)
+  }
+
+  get #data() {
+    return {
       disks: this.#disks.values(),
       numbers: this.#numbers.entries(),
       backups: this.#backups.values(),
       checkpoints: this.#checkpoints.values(),
       clockSteps: this.#clockSteps,
       last: this.#last,
-    })
+    }
   }
 
   /** @throws RangeError when `plain` is of another version, or no catalog. */

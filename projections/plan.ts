@@ -179,8 +179,12 @@ function baseInWords(base: Base): string {
     case 'backup':
       return `backup "${base.name}" (position ${base.position})`
     case 'position':
-      return `position ${base.position}`
+      // A name: the position that was asked for lies inside a window, whose start was taken (R29).
+      return base.name === undefined
+        ? `position ${base.position}`
+        : `position ${base.position}, for ${base.name}`
     case 'time':
+      if (base.name?.includes('window') === true) return `${base.name} (position ${base.position})`
       return `${base.time === null ? 'a time' : new Date(base.time).toISOString()} (position ${base.position})`
     case 'start':
       return 'the start of the log'

@@ -102,6 +102,19 @@ export interface DiskState {
   readonly bitmaps: ReadonlyMap<string, BitmapState>
 }
 
+/** Windows and lost stretches of a removed disk: they may reach back before any moment at which it was there (R23, R35). */
+export interface ToldOf {
+  readonly lost: DiskState['lost']
+  readonly windows: DiskState['windows']
+}
+
+/** What a disk's number means. `told`: only of a removed disk, and only when there is anything. */
+export interface DiskName {
+  readonly id: string
+  readonly removed: boolean
+  readonly told?: ToldOf | undefined
+}
+
 export type BackupPhase =
   | { readonly kind: 'running' }
   | { readonly kind: 'pending' }
@@ -116,6 +129,12 @@ export type BackupPhase =
   | { readonly kind: 'failed'; readonly at: Point; readonly reason: string }
   | { readonly kind: 'cancelled'; readonly at: Point; readonly reason: string }
 
+/** What is known of the copy that a succeeded backup made. Until its keeper says otherwise it is there. */
+export type CopyState =
+  | { readonly kind: 'kept' }
+  | { readonly kind: 'forgotten'; readonly at: Point; readonly reason: string }
+
+/** A backup, or copies of several combined offline into one: then it has members, and its bits are the union of theirs. */
 export interface BackupState {
   readonly id: string
   readonly disk: string
@@ -131,9 +150,20 @@ export interface BackupState {
   readonly forceCycle: boolean
   readonly group: string | null
   readonly copiedBy: Recorder
-  readonly digest: string
+  /** Null of a combined one: nobody recorded it, and `replayPlan` makes it again from the log. */
+  readonly digest: string | null
+  /** Of a combined one: at most so many. */
   readonly bytes: number
   readonly complete: boolean
+  /** Bytes that its disk had at its point. */
+  readonly size: number
+  /** It holds every byte of its disk, so it needs no other copy under it. */
+  readonly whole: boolean
+  /** Stretches told after its begin that had begun before it: writes that it should hold may be missing (R3, R35). */
+  readonly doubt: readonly LostStretch[]
+  readonly copy: CopyState
+  /** The backups whose copies were combined into this one, oldest first; null for a backup that was begun. */
+  readonly of: readonly string[] | null
   readonly phase: BackupPhase
 }
 

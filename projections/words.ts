@@ -176,3 +176,13 @@ function or4(t: Words, a: Words, b: Words, c: Words, d: Words): void {
     t[i + 3]! |= a[i + 3]! | b[i + 3]! | c[i + 3]! | d[i + 3]!
   }
 }
+
+/** Keeps in `t` what `a` has too. */
+export function andWords(t: Words, a: Words): void {
+  for (let i = 0; i < 2048; i++) t[i]! &= a[i]!
+}
+
+/** Takes from `t` what `a` has. */
+export function andNotWords(t: Words, a: Words): void {
+  for (let i = 0; i < 2048; i++) t[i]! &= ~a[i]!
+}

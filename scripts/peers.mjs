@@ -12,6 +12,9 @@ export const PEERS = /** @type {const} */ ({
   'qemu-io': 'qemu-utils',
   'qemu-nbd': 'qemu-utils',
   'qemu-storage-daemon': 'qemu-system-common',
+  fio: 'fio',
+  nbdkit: 'nbdkit',
+  blkparse: 'blktrace',
 })
 
 /** @param {string} program */

@@ -20,13 +20,29 @@ export const limits = {
   recordWritesMax: 4096,
   /** Writes of one `recordWrites` call. */
   callWritesMax: 1 << 20,
-  /** Records that a slow subscriber may lag behind before it is sent back to the log. */
-  subscriberBufferRecords: 256,
+  /** Rows of writes that wait for the log, over all calls; what is called beyond is refused (QUEUE_FULL): 8 M rows are 128 MiB. */
+  queuedRowsMax: 8 * (1 << 20),
+  /** Calls that wait for the log, writes and commands together. */
+  queuedCallsMax: 1 << 18,
+  /** Records, and bytes of them, that a slow subscriber may lag behind before it is sent back to the log. */
+  subscriberBufferRecords: 1024,
+  subscriberBufferBytes: 4 * MiB,
+  /** Bytes of records that one import of a disk appends at once: about 40 M writes (docs/operating.md). */
+  importBytesMax: 256 * MiB,
   transactionCommandsMax: 10_000,
+  /** Copies that one `backups-combined` names. */
+  combinedBackupsMax: 10_000,
   /** Bytes of one line of a trace, and of the start of a file that is looked at to find its format. */
   traceLineBytesMax: 65_536,
   /** Bad lines of a trace that a report quotes; all are counted. */
   traceBadLinesQuoted: 10,
-  /** Tombstones of slices kept per bitmap for exact refusals (R18); older ones are answered in general terms. */
-  tombstonesMax: 1024,
+  /** Disks of one trace that are counted apart, to name them where one has to be chosen. */
+  tracePartsMax: 256,
+  /** Bytes of a command line that is sent to a store's owner, and of one piece of its answer (R34). */
+  ownerAskBytesMax: 8 * MiB,
+  ownerChunkBytes: 64 * KiB,
+  /** Who may ask an owner at the same time. */
+  ownerConnectionsMax: 64,
+  /** Bytes of remarks and progress (stderr) that wait for a slow asker; what comes beyond is left out. */
+  ownerRemarksBytesMax: 1 * MiB,
 } as const

@@ -33,6 +33,7 @@ const LAYERS: readonly (readonly [prefix: string, level: number])[] = [
   ['src/audit/', 4],
   ['src/traces/', 5],
   ['src/cli/', 6],
+  ['src/owner/', 6],
   ['src/testing/', 6],
   ['src/index.ts', 7],
 ]

@@ -78,7 +78,7 @@ export function replayedText(paint: Paint, replayed: readonly ReplayedPlan[]): s
       backup.id,
       backup.mode,
       text.bytes(plan.bytes),
-      text.shortDigest(backup.digest),
+      text.shortDigest(backup.digest ?? '-'),
       text.shortDigest(plan.digest),
       plan.digest === backup.digest
         ? { text: 'equal', color: paint.colors.green }

@@ -1,13 +1,21 @@
 /**
- * Whether what is kept beside the log is what follows from it: every snapshot against the fold at its position, every stored
- * value against the digest that names it (R28). Nothing here is used for anything; a store makes it anew when it fails.
+ * Whether what is kept beside the log is what follows from it: every snapshot against the fold at its position, every span of
+ * the index against what went by, every stored value against the digest that names it (R28). Nothing here is used for anything; a store makes it anew when it fails.
  */
 
+import type { LogRecord } from '../../events/types.ts'
+import { Catalog } from '../../projections/catalog.ts'
+import type { EventLog } from '../log/event-log.ts'
 import { loadSlice } from '../store/bits-loader.ts'
+import { damagedPages } from '../store/catalog-pages.ts'
 import type { Derived } from '../store/derived.ts'
+import { foldWrites } from '../store/fold-writes.ts'
 import { load } from '../store/snapshots.ts'
+import { type DiskShapes, shapesOf } from '../store/span-builder.ts'
+import { openSpans, type SpanReader } from '../store/spans.ts'
 import type { State } from '../store/state.ts'
 import type { Findings } from './findings.ts'
+import { SpanCheck } from './spans.ts'
 
 const WHAT_TO_DO =
   'It is derived, so nothing is lost: delete the folder derived/ while the store is closed, and it is made anew'
@@ -17,25 +25,47 @@ export class DerivedCheck {
   readonly #scratch: Derived
   readonly #storeId: string
   readonly #findings: Findings
+  readonly #log: EventLog
+  readonly #spans: SpanCheck
+  /** For the writes that snapshots refer to: what it gives was compared before. Null: it cannot be read at all. */
+  #index: SpanReader | null = null
+  #shapes: DiskShapes = shapesOf(new Catalog())
   #waiting: number[] = []
 
   /** `derived` must be a copy that may be changed: reading a damaged value drops it. */
-  constructor(derived: Derived, scratch: Derived, storeId: string, findings: Findings) {
+  constructor(derived: Derived, scratch: Derived, storeId: string, findings: Findings, log: EventLog) {
     this.#derived = derived
+    this.#log = log
+    this.#spans = new SpanCheck(derived, (what, position) => this.#add(what, position < 0 ? null : position))
     this.#scratch = scratch
     this.#storeId = storeId
     this.#findings = findings
   }
 
-  /** Stored bits first, since snapshots refer to them. */
-  async begin(): Promise<void> {
+  /** Stored bits first, since snapshots refer to them. Snapshots up to position `after` were compared another time. */
+  async begin(after = -1): Promise<void> {
     for (const text of this.#derived.rebuilt) this.#add(text, null)
     for (const ref of await this.#derived.refs()) {
       await this.#derived
         .bits(ref)
         .catch(() => this.#add(`the stored bits ${ref} do not have the digest that names them`, null))
     }
-    this.#waiting = (await this.#derived.snapshots()).sort((a, b) => a - b)
+    for (const page of await damagedPages(this.#derived))
+      this.#add(`the page ${page} of a snapshot does not have the digest that names it`, null)
+    await this.#spans.begin(after)
+    this.#index = await openSpans({
+      log: this.#log,
+      derived: this.#derived,
+      shapes: () => this.#shapes,
+    }).catch(() => null)
+    const snapshots = await this.#derived.snapshots()
+    this.#waiting = snapshots.filter((position) => position > after).sort((a, b) => a - b)
+  }
+
+  /** After each record was folded, before `at`. */
+  async step(record: LogRecord, state: State): Promise<void> {
+    if (this.#waiting.length > 0) this.#shapes = shapesOf(state.catalog)
+    await this.#spans.step(record, state.catalog)
   }
 
   /** The next position at which `at` wants to be called. */
@@ -57,7 +87,9 @@ export class DerivedCheck {
   }
 
   async #difference(position: number, state: State): Promise<string | null> {
-    const stored = await load(this.#derived, this.#storeId, position)
+    const stored = await load(this.#derived, this.#storeId, position, (span, target) =>
+      this.#index === null ? foldWrites(this.#log, span, target) : this.#index.union(span, target),
+    )
     if (stored === undefined || stored.catalog.last.position !== position)
       return 'it cannot be read, or what it refers to is missing'
     if (JSON.stringify(stored.catalog.toPlain()) !== JSON.stringify(state.catalog.toPlain()))

@@ -22,6 +22,13 @@ export const FINDING_CODES = [
   'TAIL_ADDED',
   'ANCHOR_CUT',
   'ANCHOR_DIFFERS',
+  'ANCHOR_FOLDED',
+  // what stands in the place of records
+  'RUN_UNVOUCHED',
+  'RUN_DIFFERS',
+  'RUN_MISSING',
+  'RUNS_DISAGREE',
+  'GAP_UNVOUCHED',
   // what the records say
   'EVENT_ILLEGAL',
   'PLAN_DIFFERS',

@@ -8,6 +8,7 @@ import type { DomainEvent, LogRecord } from '../../events/types.ts'
 import { planShape } from '../../projections/plan.ts'
 import type { EventLog } from '../log/event-log.ts'
 import type { Derived } from '../store/derived.ts'
+import { foldWrites } from '../store/fold-writes.ts'
 import { finish, type PlanSubject, prepareFixed } from '../store/plan-bits.ts'
 import { materialize } from '../store/rebuild.ts'
 import { State } from '../store/state.ts'
@@ -20,14 +21,19 @@ type Begun = Extract<DomainEvent, { type: 'backup-begun' }>
 const WHAT_TO_DO = 'no slicelog records this: keep the folder as evidence and compare with a copy'
 
 export class AuditFold {
-  readonly state = new State()
+  readonly state: State
   /** Position of the last event of the last record. */
   last = -1
   readonly #log: EventLog
   readonly #scratch: Derived
   readonly #findings: Findings
+  /** Behind a gap, up to the event that tells of it: plans of that time were made of records that are gone (R28). */
+  #unproven = false
 
-  constructor(log: EventLog, scratch: Derived, findings: Findings) {
+  /** `state`: what to go on from, when what lies before was folded another time. */
+  constructor(log: EventLog, scratch: Derived, findings: Findings, state = new State()) {
+    this.state = state
+    this.last = state.catalog.last.position
     this.#log = log
     this.#scratch = scratch
     this.#findings = findings
@@ -35,13 +41,14 @@ export class AuditFold {
 
   /** `judged`: false once something before is missing or edited, because then nothing that does not fit is news. */
   async fold(record: LogRecord, number: number, judged: boolean): Promise<void> {
+    if (record.kind === 'gap') this.#unproven = true
     if (record.kind === 'events') await this.#events(record, number, judged)
     else this.#writes(record, number, judged)
     this.last = record.first + record.count - 1
   }
 
   #writes(record: Exclude<LogRecord, { kind: 'events' }>, number: number, judged: boolean): void {
-    const why = record.kind === 'writes' ? objectionToWrites(record, this.state.catalog) : null
+    const why = record.kind === 'gap' ? null : objectionToWrites(record, this.state.catalog)
     if (why !== null && judged) this.#illegal(record.first, number, why)
     this.#try(() => this.state.bits.apply(record))
     this.#try(() => this.state.catalog.applyWrites(record))
@@ -54,7 +61,8 @@ export class AuditFold {
       const position = record.first + i
       const why = objectionTo(event, catalog, this.last)
       if (why !== null && judged) this.#illegal(position, number, `${event.type}: ${why}`)
-      if (event.type === 'backup-begun' && why === null && judged)
+      if (event.type === 'log-repaired') this.#unproven = false
+      if (event.type === 'backup-begun' && why === null && judged && !this.#unproven)
         await this.#plan(event, at, position, number)
       await materialize(this.state, { ...record, first: position, count: 1, events: [event] }, this.#scratch)
       this.#try(() => bits.applyEvent(event, position))
@@ -80,10 +88,17 @@ export class AuditFold {
       base: event.base,
       point,
       shape: planShape(disk, bitmap, event.base, point),
+      clockSteps: [], // No part of what was recorded.
     }
     const bits = this.state.bits.bitmap(disk.id, bitmap.name)!
     const plan = finish(
-      await prepareFixed(subject, bits, this.#log, this.#scratch, point.position),
+      await prepareFixed(
+        subject,
+        bits,
+        (span, target) => foldWrites(this.#log, span, target),
+        this.#scratch,
+        point.position,
+      ),
       subject,
       bits,
     )

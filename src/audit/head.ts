@@ -2,7 +2,7 @@
 import { EMPTY_HASH } from '../../events/record.ts'
 import { sameHash } from '../log/base-log.ts'
 import type { LogHead } from '../log/event-log.ts'
-import { decodeSlot, type HeadFileContent, SLOT_BYTES, SLOT_SPACING } from '../log/head-file.ts'
+import { COPY_AT, decodeSlot, type HeadFileContent, SLOT_BYTES, SLOT_SPACING } from '../log/head-file.ts'
 import type { Findings } from './findings.ts'
 import type { ChainWalk } from './walk.ts'
 
@@ -80,16 +80,27 @@ export function checkHead(check: HeadCheck): void {
   if (anchor !== undefined) checkAnchor(check, anchor)
 }
 
-/** A slot that was never written is one of the very first open's. */
+/** Each slot stands twice. One that was never written is of the very first open, or of a version that wrote no copies. */
 function checkSlots({ raw, findings }: HeadCheck, good: number, sequence: number): void {
-  const at = good === 0 ? SLOT_SPACING : 0
-  const other = raw.subarray(at, at + SLOT_BYTES)
-  if (typeof decodeSlot(other) === 'object') return
-  if (sequence === 1 && other.every((byte) => byte === 0)) return
+  const sound = [0, SLOT_SPACING].every((at) => {
+    const first = raw.subarray(at, at + SLOT_BYTES)
+    const again = raw.subarray(at + COPY_AT, at + COPY_AT + SLOT_BYTES)
+    const unwritten = sequence === 1 && at !== good * SLOT_SPACING && isZero(first)
+    return unwritten || (isWhole(first) && (isWhole(again) || isZero(again)))
+  })
+  if (sound) return
   findings.add(
     'HEAD_SLOT_DAMAGED',
-    'one of the two slots of the head file is damaged; the other one holds. Opening and closing the store writes it anew',
+    'a slot of the head file is damaged; its copy or the other one holds. Opening and closing the store writes it anew',
   )
+}
+
+function isWhole(bytes: Uint8Array): boolean {
+  return typeof decodeSlot(bytes) === 'object'
+}
+
+function isZero(bytes: Uint8Array): boolean {
+  return bytes.every((byte) => byte === 0)
 }
 
 function reach({ walk, marks, findings }: HeadCheck, head: LogHead): void {
@@ -126,6 +137,15 @@ function checkAnchor({ walk, marks, findings }: HeadCheck, anchor: Anchor): void
   }
   const found = marks.at(next)
   if (found !== null && Buffer.from(found).toString('hex') === anchor.hash.toLowerCase()) return
+  const run = found === null ? walk.vouching.runAround(anchor.position) : undefined
+  if (run !== undefined) {
+    findings.add(
+      'ANCHOR_FOLDED',
+      `the head given, at position ${anchor.position}, lies inside windows that a compaction left for positions ${run.from} to ${run.to}, so it cannot be compared any more; save a new head more often than writes are compacted`,
+      { position: anchor.position },
+    )
+    return
+  }
   findings.add(
     'ANCHOR_DIFFERS',
     `at position ${anchor.position} the chain's hash is not the one given: the log up to there was rewritten; compare with a copy of the time`,

@@ -2,8 +2,9 @@
  * Whether an event could follow from the state before it: what decide would never have let happen, said about a record that is
  * there. It does not decide again (rules may change, records do not); it names what cannot be, whatever the rules.
  */
-import type { DomainEvent, Extent, LogRecord, Point } from '../../events/types.ts'
+import type { CompactedRun, DomainEvent, Extent, LogRecord, Point } from '../../events/types.ts'
 import type { Catalog } from '../../projections/catalog.ts'
+import { objectionToCombining } from '../../projections/chain.ts'
 import type { BackupState, BitmapState, DiskState } from '../../projections/state.ts'
 import { baseOf } from '../commands/begin.ts'
 import { insideDisk } from '../commands/disks.ts'
@@ -26,12 +27,14 @@ export function objectionTo(event: DomainEvent, catalog: Catalog, last: number):
   }
 }
 
-/** The same for a record of writes: a disk that is there, and ranges inside it. */
+/** The same for a record of writes, or of the windows that they became: a disk that is there, and ranges inside it. */
 export function objectionToWrites(
-  record: Extract<LogRecord, { kind: 'writes' }>,
+  record: Extract<LogRecord, { kind: 'writes' | 'windows' }>,
   catalog: Catalog,
 ): string | null {
-  for (const { disk: number, columns } of record.sections) {
+  const sections =
+    record.kind === 'writes' ? record.sections : record.windows.flatMap((window) => window.sections)
+  for (const { disk: number, columns } of sections) {
     const name = catalog.diskByNumber(number)
     if (name === undefined) return `it writes to disk number ${number}, which was never added`
     const disk = name.removed ? undefined : catalog.disk(name.id)
@@ -204,9 +207,21 @@ function check(event: DomainEvent, catalog: Catalog, last: number): void {
         `checkpoint "${event.checkpoint}" does not exist`,
       )
       return
-    case 'backup-forgotten':
-    case 'backups-combined':
+    case 'backup-forgotten': {
+      const kept = backup(catalog, event.backup)
+      inPhase(kept, 'succeeded')
+      deny(kept.copy.kind === 'forgotten', `the copy of backup "${event.backup}" was forgotten before`)
+      return
+    }
+    case 'backups-combined': {
+      deny(catalog.backup(event.backup) !== undefined, `backup "${event.backup}" was there before`)
+      const why = objectionToCombining(event.of.map((id) => backup(catalog, id)))
+      deny(why !== null, why ?? '')
+      return
+    }
     case 'log-compacted':
+      checkRuns(event.runs, last)
+      return
     case 'log-repaired':
     case 'disk-imported':
     case 'clock-stepped':
@@ -214,6 +229,25 @@ function check(event: DomainEvent, catalog: Catalog, last: number): void {
       return
     default:
       throw new Impossible(`there is no event ${JSON.stringify(event satisfies never)}`)
+  }
+}
+
+/** Ascending, apart, before their record; with the chain's hashes at their edges, zeros before the first record of all. */
+function checkRuns(runs: readonly CompactedRun[], last: number): void {
+  deny(runs.length === 0, 'a compaction of nothing is not told')
+  let next = 0
+  for (const run of runs) {
+    const what = `a run of positions ${run.first} to ${run.last}`
+    deny(
+      run.first < next || run.last < run.first || run.last > last,
+      `${what} cannot have been compacted here`,
+    )
+    deny(
+      [run.before, run.after, run.own].some((hash) => hash === ''),
+      `${what} needs its hashes`,
+    )
+    deny(run.first === 0 && !/^0+$/.test(run.before), `${what} begins the log, so nothing was before it`)
+    next = run.last + 1
   }
 }
 

@@ -6,17 +6,17 @@
  * file, an anchor from elsewhere, the index of command ids, and what is derived. Nothing derived is used, and nothing of the
  * store is changed: LevelDB opens a view of its files. Cost: about 60 ns a write; memory as a live store's.
  */
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { EMPTY_HASH } from '../../events/record.ts'
 import { CheckpointError } from '../errors.ts'
 import { keptAsides } from '../log/aside.ts'
 import { aborted } from '../log/entries.ts'
-import { isCommandKey, positionOfEventKey, REPACK_KEY } from '../log/keys.ts'
+import { isCommandKey, positionOf, positionOfEventKey, REPACK_KEY } from '../log/keys.ts'
 import { type OpenedLevelLog, openLevelLog } from '../log/level-open.ts'
 import { isOpenHere } from '../log/open-here.ts'
 import { storeInUse } from '../log/owner.ts'
-import { damagedTables } from '../log/table-check.ts'
+import { damagedTables, type TableDamage } from '../log/table-check.ts'
 import { Derived } from '../store/derived.ts'
 import { type FolderPaths, pathsOf, readStoreFile, type StoreFile } from '../store/folder.ts'
 import { thisMachine } from '../store/machine.ts'
@@ -29,6 +29,7 @@ import { type Finding, Findings } from './findings.ts'
 import { AuditFold } from './fold.ts'
 import { type Anchor, checkHead, HeadMarks } from './head.ts'
 import { type Shadow, shadowOf } from './shadow.ts'
+import { type Start, startOf } from './start.ts'
 import { ChainWalk, type Walked } from './walk.ts'
 
 export type { Finding, FindingCode } from './findings.ts'
@@ -37,6 +38,11 @@ export { FINDING_CODES } from './findings.ts'
 export interface VerifyOptions {
   /** A head exported before: what the log held then must be in it still. `hash` in hex. */
   readonly against?: Anchor
+  /**
+   * A cursor: what lies up to it was verified before (a head that `verify` or `head` printed). Only what follows is walked, on a
+   * state taken from the nearest snapshot. When the log no longer has that head, that is a finding and everything is walked.
+   */
+  readonly since?: Anchor
   /** Called every so often with the last position walked, and how many events there are. */
   readonly onProgress?: (position: number, total: number) => void
   readonly signal?: AbortSignal
@@ -44,6 +50,8 @@ export interface VerifyOptions {
 }
 
 export interface VerifyReport {
+  /** The last position that was taken as verified before; null when everything was walked. */
+  readonly since: number | null
   /** The last record that could be read. */
   readonly head: { readonly position: number; readonly time: number | null; readonly hash: string }
   readonly events: number
@@ -60,32 +68,35 @@ export async function verifyStore(folder: string, options: VerifyOptions = {}): 
   const paths = pathsOf(resolve(folder))
   const file = await readStoreFile(paths)
   if (isOpenHere(paths.log)) throw storeInUse(paths.owner, paths.root, undefined)
+  if (existsSync(paths.repairing)) return halfRepaired(paths)
   const shadow = await shadowOf(paths)
   try {
     const findings = new Findings()
-    for (const kept of await keptAsides(paths.aside)) {
-      findings.add(
-        'ASIDE_KEPT',
-        `${kept} holds files that were put aside when damage was met; restore what you need from there, then delete it`,
-      )
-    }
+    for (const kept of await keptAsides(paths.aside)) asideFinding(findings, kept)
     const opened = await openShadow(paths, file, shadow, options.machine ?? thisMachine, findings)
     if (opened === undefined)
       return reportOf(findings, { next: 0, time: null, hash: EMPTY_HASH }, 0, () => [])
-    for (const { name, why } of damagedTables(shadow.log)) {
-      findings.add(
-        'LEVELDB_DAMAGED',
-        `in LevelDB's table ${name}, ${why}; what it costs the log is named apart; restore the folder ${paths.log} from a copy`,
-      )
-    }
+    for (const damage of damagedTables(shadow.log)) tableFinding(findings, damage, paths)
     try {
-      return await new Verification(opened, file, paths, options, findings).run(shadow)
+      const raw = rawHead(paths.head)
+      return await verifyOpened({ opened, file, paths, options, findings, raw }, () => derivedOf(shadow))
     } finally {
       await opened.log.close()
     }
   } finally {
     await shadow.remove()
   }
+}
+
+/** Parts of two logs may lie side by side: neither says anything about the store. */
+function halfRepaired(paths: FolderPaths): VerifyReport {
+  const findings = new Findings()
+  findings.add(
+    'LOG_UNREADABLE',
+    `a repair did not come to its end; run "slicelog --store ${paths.root} repair" again, it goes on where it was`,
+    { doubt: ['everything'] },
+  )
+  return reportOf(findings, { next: 0, time: null, hash: EMPTY_HASH }, 0, () => [])
 }
 
 /** Undefined: LevelDB cannot open it, and that was reported. */
@@ -120,47 +131,91 @@ async function openShadow(
   }
 }
 
+async function derivedOf(shadow: Shadow): Promise<VerifiedDerived> {
+  return { derived: await Derived.open(shadow.derived), scratch: await Derived.open(shadow.scratch) }
+}
+
+/** What is looked at: files of a closed store that LevelDB opened as a view, or a store that this process has open. */
+export interface Verified {
+  readonly opened: OpenedLevelLog
+  readonly file: StoreFile
+  readonly paths: FolderPaths
+  readonly options: VerifyOptions
+  readonly findings: Findings
+  /** The head file as it was when `opened.heads` was read. */
+  readonly raw: Uint8Array
+}
+
+/** Both are closed in the end. Neither may be the store's own: damaged values are dropped where they are met. */
+export interface VerifiedDerived {
+  readonly derived: Derived
+  readonly scratch: Derived
+}
+
+export async function verifyOpened(
+  verified: Verified,
+  openDerived: () => Promise<VerifiedDerived>,
+): Promise<VerifyReport> {
+  const { derived, scratch } = await openDerived()
+  try {
+    return await new Verification(verified).run(derived, scratch)
+  } finally {
+    await derived.close()
+    await scratch.close()
+  }
+}
+
 class Verification {
   readonly #opened: OpenedLevelLog
   readonly #file: StoreFile
   readonly #paths: FolderPaths
   readonly #options: VerifyOptions
   readonly #findings: Findings
-  readonly #walk: ChainWalk
+  readonly #raw: Uint8Array
+  #walk: ChainWalk
   readonly #marks: HeadMarks
+  #start: Start | undefined
 
-  constructor(
-    opened: OpenedLevelLog,
-    file: StoreFile,
-    paths: FolderPaths,
-    options: VerifyOptions,
-    findings: Findings,
-  ) {
+  constructor({ opened, file, paths, options, findings, raw }: Verified) {
     this.#opened = opened
     this.#file = file
     this.#paths = paths
     this.#options = options
     this.#findings = findings
+    this.#raw = raw
     this.#walk = new ChainWalk(findings)
     this.#marks = new HeadMarks(opened.heads, options.against)
   }
 
-  async run(shadow: Shadow): Promise<VerifyReport> {
-    const derived = await Derived.open(shadow.derived)
-    const scratch = await Derived.open(shadow.scratch)
-    try {
-      const fold = new AuditFold(this.#opened.log, scratch, this.#findings)
-      const check = new DerivedCheck(derived, scratch, this.#file.id, this.#findings)
-      await check.begin()
-      await this.#entries(fold, check)
-      this.#end()
-      return reportOf(this.#findings, this.#walk.head, this.#walk.records, (span) =>
-        doubtOf(fold.state.catalog, span),
-      )
-    } finally {
-      await derived.close()
-      await scratch.close()
-    }
+  async run(derived: Derived, scratch: Derived): Promise<VerifyReport> {
+    const { log } = this.#opened
+    this.#start = await startOf(log, derived, this.#file.id, this.#options.since, this.#findings)
+    if (this.#start !== undefined) await this.#resume(this.#start)
+    // Slices of a state that began at a snapshot are stored beside it.
+    const beside = this.#start === undefined ? scratch : derived
+    const fold = new AuditFold(log, beside, this.#findings, this.#start?.state)
+    const check = new DerivedCheck(derived, beside, this.#file.id, this.#findings, log)
+    await check.begin(this.#start?.after)
+    await this.#entries(fold, check)
+    this.#walk.vouching.end((this.#start?.after ?? -1) + 1, this.#walk.damaged)
+    this.#end()
+    return reportOf(
+      this.#findings,
+      this.#walk.head,
+      this.#walk.records,
+      (span) => doubtOf(fold.state.catalog, span),
+      this.#start?.after,
+    )
+  }
+
+  /** As if everything up to the start had been walked. */
+  async #resume({ after, hash, time }: Start): Promise<void> {
+    this.#walk = new ChainWalk(this.#findings, { next: after + 1, hash, time })
+    this.#marks.seen(after + 1, hash)
+    const { against } = this.#options
+    if (against === undefined || against.position >= after) return
+    const then = await this.#opened.log.hashAt(against.position)
+    if (then !== undefined) this.#marks.seen(against.position + 1, then)
   }
 
   async #entries(fold: AuditFold, check: DerivedCheck): Promise<void> {
@@ -168,7 +223,7 @@ class Verification {
     const { signal, onProgress } = this.#options
     const total = log.head.next
     try {
-      for await (const entries of log.rawEntries()) {
+      for await (const entries of log.rawEntries((this.#start?.after ?? -1) + 1)) {
         for (const { key, value } of entries) {
           if (signal?.aborted === true) throw aborted(signal)
           const position = positionOfEventKey(key)
@@ -195,7 +250,9 @@ class Verification {
     for (const [i, one] of records.entries()) {
       const judged = !this.#walk.broken
       await fold.fold(one, record + i, judged)
+      if (one.kind === 'events') this.#walk.vouching.events(one)
       if (!judged) continue
+      await check.step(one, fold.state)
       if (one.kind === 'events') await checkCommand(this.#opened.log, one, record + i, this.#findings)
       if (check.due !== undefined && check.due <= fold.last) await check.at(fold.last, fold.state)
     }
@@ -205,7 +262,8 @@ class Verification {
   async #otherKey(key: Uint8Array, value: Uint8Array): Promise<void> {
     if (isCommandKey(key)) {
       // With records missing or edited, an index that does not fit is no second finding.
-      if (!this.#walk.broken) await checkIndexEntry(this.#opened.log, key, value, this.#findings)
+      const before = (positionOf(value) ?? 0) <= (this.#start?.after ?? -1)
+      if (!this.#walk.broken && !before) await checkIndexEntry(this.#opened.log, key, value, this.#findings)
     } else if (Buffer.compare(key, REPACK_KEY) !== 0) {
       this.#findings.add(
         'KEY_UNKNOWN',
@@ -219,7 +277,7 @@ class Verification {
     const before = this.#findings.count
     checkHead({
       heads,
-      raw: rawHead(this.#paths.head),
+      raw: this.#raw,
       bootChanged: end.bootChanged,
       marks: this.#marks,
       walk: this.#walk,
@@ -233,7 +291,21 @@ class Verification {
   }
 }
 
-function rawHead(path: string): Uint8Array {
+export function asideFinding(findings: Findings, kept: string): void {
+  findings.add(
+    'ASIDE_KEPT',
+    `${kept} holds files that were put aside when damage was met; restore what you need from there, then delete it`,
+  )
+}
+
+export function tableFinding(findings: Findings, { name, why }: TableDamage, paths: FolderPaths): void {
+  findings.add(
+    'LEVELDB_DAMAGED',
+    `in LevelDB's table ${name}, ${why}; what it costs the log is named apart; restore the folder ${paths.log} from a copy`,
+  )
+}
+
+export function rawHead(path: string): Uint8Array {
   try {
     return readFileSync(path)
   } catch {
@@ -250,8 +322,10 @@ function reportOf(
   head: ChainWalk['head'],
   records: number,
   doubt: Parameters<Findings['list']>[0],
+  since?: number,
 ): VerifyReport {
   return {
+    since: since ?? null,
     head: { position: head.next - 1, time: head.time, hash: Buffer.from(head.hash).toString('hex') },
     events: head.next,
     records,

@@ -6,11 +6,20 @@
  */
 
 import { BODY_AT, HASH_AT } from '../../events/frame.ts'
-import { decodeStored, EMPTY_HASH, hashesOf, RecordDamage, readHeader } from '../../events/record.ts'
+import {
+  decodeStored,
+  EMPTY_HASH,
+  hashesOf,
+  ownHash,
+  RecordDamage,
+  readHeader,
+  type StoredHeader,
+} from '../../events/record.ts'
 import type { LogRecord } from '../../events/types.ts'
 import { sameHash } from '../log/base-log.ts'
 import { refusalAt } from '../log/damaged.ts'
-import type { Findings } from './findings.ts'
+import type { Findings, Span } from './findings.ts'
+import { type SeenGap, Vouching } from './vouched.ts'
 
 /** A value that may be folded. */
 export interface Walked {
@@ -41,10 +50,26 @@ export class ChainWalk {
   head: { next: number; time: number | null; hash: Uint8Array } = { next: 0, time: null, hash: EMPTY_HASH }
   /** Something was missing, damaged or edited, so what is folded from here on may be wrong. */
   broken = false
+  /** What was found missing, unreadable or edited. */
+  readonly damaged: Span[] = []
+  /** What stands in the place of records, to be compared with what vouches for it. */
+  readonly vouching: Vouching
   readonly #findings: Findings
+  /** The gap that the last value was. */
+  #gap: SeenGap | undefined
 
-  constructor(findings: Findings) {
+  /** `start`: where to begin, when what lies before was walked another time. */
+  constructor(
+    findings: Findings,
+    start?: { readonly next: number; readonly hash: Uint8Array; readonly time: number | null },
+  ) {
     this.#findings = findings
+    this.vouching = new Vouching(findings)
+    if (start === undefined) return
+    this.next = start.next
+    this.#hash = start.hash
+    this.#time = start.time
+    this.head = start
   }
 
   /** One value under its key's position. Undefined when it cannot be folded. Throws FORMAT_TOO_NEW. */
@@ -140,18 +165,43 @@ export class ChainWalk {
         { position, record: this.records },
       )
     }
+    const steps = linked && chained !== null ? chained : [{ next, hash: header.hash }]
+    this.#note(value, header, records, steps)
     const walked = {
       records,
       record: this.records,
-      steps: linked && chained !== null ? chained : [{ next, hash: header.hash }],
+      steps,
     }
     this.records += header.records
     this.next = next
-    this.#hash = header.hash
+    // A repair that did not know the hash behind a gap left zeros: what follows is taken at its word, as `log-repaired` tells (R28).
+    this.#hash = header.layout === 'run' && sameHash(header.hash, EMPTY_HASH) ? null : header.hash
     this.#time = header.lastTime
     this.#before = { first: position, linked }
     this.head = { next, time: header.lastTime, hash: header.hash }
     return walked
+  }
+
+  /** A run and a gap are believed when an event further on vouches for them; of a gap that also tells what follows it. */
+  #note(
+    value: Uint8Array,
+    header: StoredHeader,
+    records: readonly LogRecord[],
+    steps: Walked['steps'],
+  ): void {
+    if (this.#gap !== undefined) this.#gap.next = [header.hash, ...steps.map((step) => step.hash)].map(hex)
+    this.#gap = undefined
+    if (header.layout !== 'run') return
+    const seen = {
+      from: header.first,
+      to: header.first + header.count - 1,
+      record: this.records,
+      before: this.#hash === null ? null : hex(this.#hash),
+    }
+    if (records[0]?.kind === 'gap') {
+      this.#gap = { ...seen, next: [] }
+      this.vouching.gap(this.#gap)
+    } else this.vouching.run({ ...seen, after: hex(header.hash), own: hex(ownHash(value)) })
   }
 
   #break(
@@ -161,6 +211,11 @@ export class ChainWalk {
     position = span.from,
   ): void {
     this.broken = true
+    this.damaged.push(span)
     this.#findings.add(code, todo, { position, record: this.records, span })
   }
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex')
 }

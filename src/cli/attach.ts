@@ -6,11 +6,21 @@ import type { Session } from './session.ts'
 
 /**
  * `quiet`: nothing was written since the last session, however it ended. Otherwise an unclean end costs a lost stretch
- * (R32), and whoever runs the command is told.
+ * (R32), and whoever runs the command is told. `time`: when writes of the past begin. On an owner's store the disk stays attached.
  */
-export async function attach(session: Session, store: Store, disk: string, quiet: boolean): Promise<Disk> {
+export async function attach(
+  session: Session,
+  store: Store,
+  disk: string,
+  { quiet, time }: { readonly quiet: boolean; readonly time?: number | undefined },
+): Promise<Disk> {
   const { size, lost } = store.disk(disk).info
-  const attached = await store.ensureDisk(disk, { size, quiet })
+  const { actor } = session.commandOptions
+  const attached = await store.ensureDisk(
+    disk,
+    { size, quiet, ...(time === undefined ? {} : { time }) },
+    actor === undefined ? {} : { actor },
+  )
   const declared = attached.info.lost.slice(lost.length)
   if (declared.length > 0) {
     session.note(

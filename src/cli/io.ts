@@ -18,8 +18,13 @@ export interface Io {
   /** A real stream when it is a terminal: the progress bar moves its cursor. */
   readonly stderr: Output
   readonly env: Readonly<Record<string, string | undefined>>
-  /** Calls `stop` at Ctrl-C or SIGTERM, when stdout's reader goes away, and with the error when stdout cannot be written; returns how to stop listening. */
-  onInterrupt(stop: (why: 'interrupt' | 'closed-pipe' | Error) => void): () => void
+  /** Absolute: what a file named on the command line is relative to. Left out: the process's own folder, and names stay as they were given. */
+  readonly cwd?: string
+  /**
+   * Calls `stop` at Ctrl-C or SIGTERM, when stdout's reader goes away, with the error when stdout cannot be written, and when the
+   * owner that runs this for another process closes its store; returns how to stop listening.
+   */
+  onInterrupt(stop: (why: 'interrupt' | 'closed-pipe' | 'owner-closing' | Error) => void): () => void
 }
 
 /** Writes and waits while the reader is slower than we are, so that a long log does not pile up in memory. */

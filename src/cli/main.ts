@@ -8,6 +8,7 @@ const io: Io = {
   stdout: process.stdout,
   stderr: process.stderr,
   env: process.env,
+  cwd: process.cwd(),
   onInterrupt(stop) {
     let asked = false
     const interrupt = (): void => {

@@ -3,11 +3,19 @@ import { Command } from 'commander'
 import { atCommand } from './commands/at.ts'
 import { backupCommands } from './commands/backup.ts'
 import { bitmapCommands } from './commands/bitmap.ts'
+import { blameCommand } from './commands/blame.ts'
 import { changedCommand } from './commands/changed.ts'
 import { checkpointCommands } from './commands/checkpoint.ts'
+import { compactCommand } from './commands/compact.ts'
+import { copyCommand } from './commands/copy.ts'
+import { coverageCommand } from './commands/coverage.ts'
 import { diskCommands } from './commands/disk.ts'
+import { explainCommand } from './commands/explain.ts'
+import { historyCommands } from './commands/history.ts'
 import { importCommand } from './commands/import.ts'
+import { incidentCommands } from './commands/incident.ts'
 import { logCommand } from './commands/log.ts'
+import { repairCommand } from './commands/repair.ts'
 import { replayCommand } from './commands/replay.ts'
 import { sliceCommands } from './commands/slice.ts'
 import { storeCommands } from './commands/store.ts'
@@ -70,8 +78,16 @@ const FAMILIES = [
   sliceCommands,
   checkpointCommands,
   changedCommand,
+  coverageCommand,
   atCommand,
+  explainCommand,
+  blameCommand,
+  historyCommands,
   logCommand,
   verifyCommand,
+  repairCommand,
+  compactCommand,
+  copyCommand,
   replayCommand,
+  incidentCommands,
 ]

@@ -2,6 +2,11 @@
  * The JSON that scripts rely on (spec section 5): made field by field, so that a change of the library's types cannot
  * change them unseen. Extents are `[offset, length]`; words of more than one part have hyphens, as in QMP.
  */
+import type { CoverageReport } from '../audit/coverage.ts'
+import type { Explanation } from '../audit/explain-types.ts'
+import type { Repair } from '../audit/repairs.ts'
+import type { WouldBreak } from '../audit/restore-points.ts'
+import type { Compacted } from '../store/compactor.ts'
 import type {
   BackupInfo,
   BankAnswer,
@@ -12,6 +17,7 @@ import type {
   CheckpointInfo,
   DiskInfo,
   EndAnswer,
+  ForgetAnswer,
   Plan,
   PlanExtent,
   SlicesInfo,
@@ -51,6 +57,7 @@ export function planShape(plan: Plan) {
     point: plan.point,
     complete: plan.complete,
     lost: plan.lost,
+    'clock-steps': plan.clockSteps,
     bytes: plan.bytes,
     granularity: plan.granularity,
     digest: plan.digest,
@@ -81,6 +88,46 @@ export function backupShape(backup: BackupInfo) {
       phase.kind === 'succeeded' ? phase.dropped.map((slice) => ({ [backup.bitmap]: slice })) : [],
     reason: 'reason' in phase ? phase.reason : null,
     ended: 'at' in phase && phase.kind !== 'interrupted' ? phase.at : null,
+    ...copyShape(backup),
+  }
+}
+
+/** `copy` is null where none was made. */
+function copyShape({ phase, copy, of }: BackupInfo) {
+  return {
+    copy: phase.kind === 'succeeded' ? copy.kind : null,
+    forgotten: copy.kind === 'forgotten' ? { at: copy.at, reason: copy.reason } : null,
+    of,
+  }
+}
+
+export function forgetShape(answer: ForgetAnswer, broken: WouldBreak) {
+  return { ...answer, ...wouldBreakShape(broken) }
+}
+
+export function wouldBreakShape({ loses, breaks, combine }: WouldBreak) {
+  const point = ({ point: at, copies }: WouldBreak['breaks'][number]) => ({
+    point: at,
+    copies: copies.filter(({ kept }) => kept).map(({ id }) => id),
+  })
+  return { loses: loses.map(point), breaks: breaks.map(point), combine }
+}
+
+export function coverageShape(coverage: CoverageReport) {
+  const repairShape = ({ liesOn, ...repair }: Repair) => ({ ...repair, 'lies-on': liesOn })
+  return {
+    disk: coverage.disk,
+    at: coverage.at,
+    covered: coverage.covered,
+    newest: coverage.newest,
+    points: coverage.points,
+    gaps: coverage.gaps.map(({ recreate, ...gap }) => ({ ...gap, recreate: recreate.map(repairShape) })),
+    repairs: coverage.repairs.map(repairShape),
+    hindered: coverage.hindered,
+    next: coverage.next,
+    merges: coverage.merges.map(({ bytesAtMost, ...merge }) => ({ ...merge, 'bytes-at-most': bytesAtMost })),
+    lost: coverage.lost,
+    former: coverage.former,
   }
 }
 
@@ -163,7 +210,71 @@ export function importedShape(imported: Imported) {
   return { ...rest, 'bad-lines': badLines }
 }
 
-export function statusShape(status: StoreStatus) {
+/** `owner`: the process that answered, when that is not the one that was called (R34). */
+export function compactShape(
+  compacted: Compacted,
+  dryRun: boolean,
+  log: { readonly before: number; readonly after: number },
+) {
+  return {
+    policy: compacted.policy,
+    'dry-run': dryRun,
+    runs: compacted.runs,
+    windows: compacted.windows,
+    events: compacted.events,
+    bytes: { before: compacted.bytesBefore, after: compacted.bytesAfter },
+    log,
+    'up-to': compacted.upTo,
+  }
+}
+
+function growthShape({ growth, compaction }: StoreStatus) {
+  const { last, ...estimate } = compaction
+  return {
+    growth: { 'events-per-day': growth.eventsPerDay, 'bytes-per-day': growth.bytesPerDay, days: growth.days },
+    compaction: { ...estimate, last: last === null ? null : lastPassShape(last) },
+  }
+}
+
+function lastPassShape(last: NonNullable<StoreStatus['compaction']['last']>) {
+  return last.kind === 'failed'
+    ? { at: last.at, error: last.error }
+    : { at: last.at, runs: last.compacted.runs, events: last.compacted.events }
+}
+
+export function statusShape(status: StoreStatus, owner: { readonly pid: number } | null) {
   const { folder, ...rest } = status
-  return { store: folder, ...rest }
+  return { store: folder, ...rest, ...growthShape(status), owner }
+}
+
+export function explainShape(explained: Explanation) {
+  const { written, hot } = explained
+  return {
+    backup: backupShape(explained.backup),
+    size: explained.size,
+    base: explained.base,
+    reason: explained.reason,
+    equal: explained.equal,
+    whole: explained.whole,
+    lost: explained.lost,
+    sources: explained.sources,
+    between: explained.between,
+    'since-last': explained.sinceLast,
+    span: explained.span,
+    written: {
+      writes: written.writes,
+      bytes: written.bytes,
+      ops: written.ops,
+      rewrites: written.rewrites,
+      'only-discarded': written.onlyDiscarded,
+      sizes: written.sizes,
+    },
+    timeline: explained.timeline,
+    hot: { region: hot.region, 'by-writes': hot.byWrites, 'by-bytes': hot.byBytes },
+    granularities: explained.granularities,
+    previous: explained.previous,
+    unexplained: explained.unexplained,
+    merged: explained.merged,
+    findings: explained.findings,
+  }
 }

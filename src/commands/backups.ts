@@ -151,9 +151,18 @@ function checkReason(reason: string): void {
   if (typeof reason !== 'string') throw new TypeError(`a reason must be a string, not ${typeof reason}`)
 }
 
-/** R10's exception is QMP's, and only for bitmaps without slices: there is no slice that the copied part could belong to. */
+/**
+ * R10's exception is QMP's, and only for bitmaps without slices: there is no slice that the copied part could belong to. What
+ * was not frozen stays as it is, whatever is said of it: the fold takes what both have.
+ */
 function checkUncopied(state: CatalogReader, backup: BackupState, uncopied: readonly Extent[]): void {
   const bitmap = bitmapOf(state, backup)
+  if (backup.mode === 'copy') {
+    throw wrongState(
+      backup,
+      'is a copy, which froze no bits that could shrink; fail it without what was not copied',
+    )
+  }
   if (bitmap.slices.length > 0) {
     throw wrongState(
       backup,

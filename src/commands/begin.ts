@@ -9,6 +9,7 @@ import type { BitmapState, DiskState } from '../../projections/state.ts'
 import { CheckpointError } from '../errors.ts'
 import { bitmapFor, type Deciding } from './find.ts'
 import { checkName } from './names.ts'
+import { namedBase } from './since.ts'
 import { makeRoom } from './slices.ts'
 import type { BeginBackup } from './types.ts'
 
@@ -28,7 +29,9 @@ export function beginBackup(deciding: Deciding, command: BeginBackup): DomainEve
   }
   const { disk, bitmap } = bitmapFor(state, command.disk, command.bitmap, 'begin-backup')
   checkGroup(state, command, at)
-  const base = baseOf(state, disk, bitmap, command)
+  const { named } = command
+  const asked = named === undefined ? command.base : namedBase(state, named, disk.id, bitmap.name)
+  const base = baseOf(state, disk, bitmap, { mode: command.mode, base: asked })
   if (command.mode === 'incremental' && bitmap.retention > 0) {
     makeRoom(disk.id, bitmap, bitmap.retention, 1, command.forceCycle === true, 'force-cycle')
   }
@@ -127,11 +130,13 @@ export function baseOf(
   return base
 }
 
-/** Whether a base names a succeeded backup of this very disk: then an image with that content exists (R11). */
+/** Whether a base names a succeeded backup of this very disk whose copy is kept: then an image with that content exists (R11). */
 function isImageOf(state: CatalogReader, disk: DiskState, base: Base): boolean {
   if (base.kind !== 'backup' || base.name === undefined) return false
   const backup = state.backup(base.name)
-  return backup?.phase.kind === 'succeeded' && backup.diskNumber === disk.number
+  return (
+    backup?.phase.kind === 'succeeded' && backup.copy.kind === 'kept' && backup.diskNumber === disk.number
+  )
 }
 
 /**

@@ -130,6 +130,7 @@ function sharerOf(
   }
   for (const backup of state.backups()) {
     if (backup.disk !== disk || backup.bitmap !== bitmap || backup.point.position !== position) continue
+    if (backup.copy.kind === 'forgotten') continue
     if (backup.phase.kind !== 'failed' && backup.phase.kind !== 'cancelled')
       return { kind: 'backup', id: backup.id }
   }

@@ -11,6 +11,7 @@ import { cancelBackup, failBackup, interruptBackup, resumeBackup, succeedBackup 
 import { beginBackup } from './begin.ts'
 import { addBitmap, clearBitmap, disableBitmap, enableBitmap, mergeBitmaps, removeBitmap } from './bitmaps.ts'
 import { createCheckpoint, deleteCheckpoint } from './checkpoints.ts'
+import { forgetBackup, recordCombined } from './copies.ts'
 import {
   addDisk,
   attachDisk,
@@ -85,6 +86,10 @@ export function decideIn(deciding: Deciding, command: Command): DomainEvent[] {
       return createCheckpoint(deciding, command)
     case 'delete-checkpoint':
       return deleteCheckpoint(deciding, command)
+    case 'forget-backup':
+      return forgetBackup(deciding, command)
+    case 'record-combined':
+      return recordCombined(deciding, command)
     case 'abort': {
       const text = 'Transaction aborted using Abort action'
       throw new CheckpointError('TRANSACTION_ABORTED', text, {

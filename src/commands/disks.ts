@@ -7,7 +7,8 @@ import { bitmapBusy, type Deciding, findDisk } from './find.ts'
 import { conditionOf, LEGAL } from './legal.ts'
 import { detachEvents } from './lifecycle.ts'
 import { checkName } from './names.ts'
-import type { Command, DecideContext } from './types.ts'
+import type { Command } from './types.ts'
+import { uncleanStretch } from './unclean.ts'
 
 type Of<T extends Command['type']> = Extract<Command, { type: T }>
 
@@ -96,35 +97,26 @@ function busyBitmaps(disk: DiskState, operation: 'resize-disk' | 'remove-disk'):
  * R32: after an unclean end, what a caller did between the disk's last event and now is unknown, unless it says `quiet`.
  * A disk that was or will be recorded by a caller counts: only a disk that our process alone wrote before and after is safe.
  */
-export function attachDisk({ state, context }: Deciding, command: Of<'attach-disk'>): DomainEvent[] {
+export function attachDisk({ state, context, at }: Deciding, command: Of<'attach-disk'>): DomainEvent[] {
   const disk = findDisk(state, command.disk)
   const attached: DomainEvent = { type: 'disk-attached', disk: disk.id, recorder: command.recorder }
   const callers = command.recorder === 'caller' || disk.recorder === 'caller'
   if (callers && !command.quiet) {
-    const lost = uncleanStretch(disk, context)
+    const lost = uncleanStretch(disk, context, at)
     if (lost.length > 0) return [...lost, attached]
   }
   if (!context.unclean.has(disk.id) && disk.attached && disk.recorder === command.recorder) return []
   return [attached]
 }
 
-/** What an unclean end left unknown: since the last event that this process found of the disk when it opened (R32). */
-function uncleanStretch(disk: DiskState, context: DecideContext): DomainEvent[] {
-  if (!context.unclean.has(disk.id)) return []
-  const from = context.uncleanSince?.get(disk.id) ?? disk.last
-  const reason =
-    'unclean end: nobody says what was written between the last event of this disk and its next attach'
-  return [{ type: 'stretch-lost', disk: disk.id, from, reason }]
-}
-
 /**
  * R4: a transient bitmap goes at its disk's clean detach; a busy one stays, for its backup's sake. A disk that an unclean
  * end left attached is told lost first: after the detach nothing would remember it (R32).
  */
-export function detachDisk({ state, context }: Deciding, command: Of<'detach-disk'>): DomainEvent[] {
+export function detachDisk({ state, context, at }: Deciding, command: Of<'detach-disk'>): DomainEvent[] {
   const disk = findDisk(state, command.disk)
   if (!disk.attached) return []
-  const lost = disk.recorder === 'caller' ? uncleanStretch(disk, context) : []
+  const lost = disk.recorder === 'caller' ? uncleanStretch(disk, context, at) : []
   return [...lost, ...detachEvents(disk)]
 }
 

@@ -18,12 +18,6 @@ export interface RecoveryFacts {
   readonly syncedTime?: number | null | undefined
   /** The level that the last owner ran at (R30). At `power` a restart loses nothing. Default `process`. */
   readonly level?: 'process' | 'power' | undefined
-  /**
-   * Whether the log holds every write since the synced record, so that a disk without events after it was not written.
-   * A power cut may have taken the log's tail along with its evidence; so the default is false, and every attached disk
-   * that our own process recorded has lost its stretch.
-   */
-  readonly tailSurvived?: boolean | undefined
 }
 
 /** Events at open. Interrupted backups are found after a clean end too: the process that copied is gone either way (R10). */
@@ -35,11 +29,11 @@ export function decideRecovery(state: CatalogReader, facts: RecoveryFacts): Doma
   }
   if (facts.clean || !facts.bootChanged || facts.level === 'power') return events
   const from: Point = { position: facts.syncedPosition, time: facts.syncedTime ?? null }
+  // A power cut may have taken the log's tail along with its evidence, so a disk without events after it counts as written.
   const reason =
     'the machine restarted: writes after the last synced record may have reached the disk and not the log'
   for (const disk of state.disks()) {
     if (disk.recorder !== 'store' || !disk.attached) continue
-    if (facts.tailSurvived === true && disk.last.position <= facts.syncedPosition) continue
     events.push({ type: 'stretch-lost', disk: disk.id, from, reason })
   }
   return events

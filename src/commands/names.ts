@@ -12,6 +12,8 @@ export type Named =
   | 'correlation id'
   | 'causation id'
   | 'actor'
+  | 'cursor'
+  | 'projection'
 
 /**
  * Accepts 1 to 1023 bytes of UTF-8 without lone surrogates, and any other characters.
@@ -45,4 +47,10 @@ export function checkName(what: Named, name: string): void {
       { what },
     )
   }
+}
+
+/** For handles, which are names: only that it is text. Whether it names anything is for their calls to find. */
+export function needName(what: Named, name: unknown): asserts name is string {
+  if (typeof name !== 'string')
+    throw new TypeError(`the name of a ${what} must be a string, not ${name === null ? 'null' : typeof name}`)
 }

@@ -40,14 +40,15 @@ function lengthOf(command: Command, events: readonly DomainEvent[], state: Catal
       return own ? lost + 1 : 0
     }
     case 'detach-disk': {
+      const lost = first.type === 'stretch-lost' && first.disk === command.disk ? 1 : 0
       const removed = run(
         events,
-        0,
+        lost,
         (event) =>
           event.type === 'bitmap-removed' && event.because === 'detach' && event.disk === command.disk,
       )
-      const detached = events[removed]
-      return detached?.type === 'disk-detached' && detached.disk === command.disk ? removed + 1 : 0
+      const detached = events[lost + removed]
+      return detached?.type === 'disk-detached' && detached.disk === command.disk ? lost + removed + 1 : 0
     }
     case 'declare-lost':
       return one(first.type === 'stretch-lost' && first.disk === command.disk)
@@ -88,12 +89,17 @@ function lengthOf(command: Command, events: readonly DomainEvent[], state: Catal
         )
       )
     }
-    case 'bank':
-      return banked(events, 0)
+    case 'bank': {
+      const told = toldFirst(events)
+      return told + banked(events, told)
+    }
     case 'delete-slice':
       return one(about(command, first, 'slice-dropped') || about(command, first, 'slice-merged'))
-    case 'begin-backup':
-      return one(first.type === 'backup-begun' && first.backup === command.backup)
+    case 'begin-backup': {
+      const told = toldFirst(events)
+      const begun = events[told]
+      return begun?.type === 'backup-begun' && begun.backup === command.backup ? told + 1 : 0
+    }
     case 'succeed-backup':
       return succeeded(command.backup, events, state)
     case 'fail-backup':
@@ -106,13 +112,19 @@ function lengthOf(command: Command, events: readonly DomainEvent[], state: Catal
     case 'resume-backup':
       return one(first.type === 'backup-resumed' && first.backup === command.backup)
     case 'create-checkpoint': {
-      if (first.type !== 'checkpoint-created' || first.checkpoint !== command.checkpoint) return 0
-      return first.bitmaps.reduce((length) => length + banked(events, length), 1)
+      const told = toldFirst(events)
+      const created = events[told]
+      if (created?.type !== 'checkpoint-created' || created.checkpoint !== command.checkpoint) return 0
+      return created.bitmaps.reduce((length) => length + banked(events, length), told + 1)
     }
     case 'delete-checkpoint': {
       if (first.type !== 'checkpoint-deleted' || first.checkpoint !== command.checkpoint) return 0
       return 1 + checkpointDeletion(state, command.checkpoint).merged.length
     }
+    case 'forget-backup':
+      return one(first.type === 'backup-forgotten' && first.backup === command.backup)
+    case 'record-combined':
+      return one(first.type === 'backups-combined' && first.backup === command.backup)
     case 'abort':
       return 0
   }
@@ -138,6 +150,11 @@ function about(
 function run(events: readonly DomainEvent[], start: number, own: (event: DomainEvent) => boolean): number {
   const end = events.findIndex((event, index) => index >= start && !own(event))
   return (end === -1 ? events.length : end) - start
+}
+
+/** Stretches that the command's point made known (R32): no command but `declare-lost`, `attach` and `detach` tells its own. */
+function toldFirst(events: readonly DomainEvent[]): number {
+  return run(events, 0, (event) => event.type === 'stretch-lost')
 }
 
 /** Drops that made room, then the slice that got it. */

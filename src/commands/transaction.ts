@@ -12,6 +12,7 @@ import { limits } from '../limits.ts'
 import { type Answer, answerOf } from './answer.ts'
 import { decideIn } from './decide.ts'
 import type { Command, DecideContext } from './types.ts'
+import { toldBefore } from './unclean.ts'
 
 export interface DecidedTransaction {
   /** In the order of the record; removals last. Empty: nothing changes, so no record is written. */
@@ -57,6 +58,10 @@ function decideAll(
   const events: DomainEvent[] = []
   const removals: DomainEvent[] = []
   const answers = commands.map((command, index) => {
+    for (const event of toldBefore(command, fork, context, at)) {
+      fork.applyEvent(event, first + events.length, at)
+      events.push(event)
+    }
     const decided = naming(index, () => decideIn({ state: fork, context, at, before: events }, command))
     const answer = answerOf(command, decided, fork, first + events.length)
     if (command.type === 'remove-bitmap') {

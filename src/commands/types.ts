@@ -4,6 +4,7 @@
  */
 import type { BackupMode, Base, BitmapRef, DomainEvent, Extent, Point, Recorder } from '../../events/types.ts'
 import type { CatalogReader } from '../../projections/catalog.ts'
+import type { NamedPoint } from './since.ts'
 
 export type Command =
   | { readonly type: 'add-disk'; readonly disk: string; readonly size: number }
@@ -88,6 +89,10 @@ export type Command =
       readonly forceCycle?: boolean | undefined
     }
   | { readonly type: 'delete-checkpoint'; readonly checkpoint: string }
+  /** The copy that a succeeded backup made is gone, as its keeper reports. */
+  | { readonly type: 'forget-backup'; readonly backup: string; readonly reason?: string | undefined }
+  /** Copies were combined offline into one, `backup`; `of`: oldest first. */
+  | { readonly type: 'record-combined'; readonly backup: string; readonly of: readonly string[] }
   /** QEMU's action that makes a transaction fail. */
   | { readonly type: 'abort' }
 
@@ -99,6 +104,8 @@ export interface BeginBackup {
   readonly mode: BackupMode
   /** Resolved base; undefined: left out (R12). Must be undefined or `none` for full and copy. */
   readonly base?: Base | undefined
+  /** A base by name, looked up in the state that the begin is decided in; then `base` does not count. */
+  readonly named?: NamedPoint | undefined
   readonly forceCycle?: boolean | undefined
   readonly group?: string | undefined
   readonly copiedBy: Recorder

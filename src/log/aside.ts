@@ -90,9 +90,15 @@ export async function discardUnmarked(parent: string): Promise<void> {
     if (!kept.has(folder)) await rm(folder, { recursive: true, force: true })
 }
 
+/** What a repair took out is no sign of damage: it was told in the log, and stays until somebody deletes it. */
+export const REPAIR_PREFIX = 'repair-'
+
 async function asides(parent: string): Promise<string[]> {
   const names = await readdir(parent).catch(() => [])
-  return names.sort().map((name) => join(parent, name))
+  return names
+    .filter((name) => !name.startsWith(REPAIR_PREFIX))
+    .sort()
+    .map((name) => join(parent, name))
 }
 
 /**

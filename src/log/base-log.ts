@@ -6,9 +6,25 @@ import { EMPTY_HASH, type EncodedRecord } from '../../events/record.ts'
 import type { LogRecord } from '../../events/types.ts'
 import { CheckpointError } from '../errors.ts'
 import { bisectTime } from './bisect.ts'
-import { type EntrySource, hashAfter, readRecords, recordsOf } from './entries.ts'
-import type { AppendOptions, EventLog, Followed, FollowOptions, LogHead, ReadOptions } from './event-log.ts'
+import {
+  type EntrySource,
+  hashAfter,
+  readRecords,
+  readValues,
+  recordsOf,
+  type StoredEntry,
+} from './entries.ts'
+import type {
+  AppendOptions,
+  EventLog,
+  Followed,
+  FollowersNow,
+  FollowOptions,
+  LogHead,
+  ReadOptions,
+} from './event-log.ts'
 import { Followers } from './follow.ts'
+import { type Splice, spliceOf } from './splice.ts'
 
 export const EMPTY_HEAD: LogHead = { next: 0, time: null, hash: EMPTY_HASH }
 
@@ -55,7 +71,11 @@ export abstract class BaseLog implements EventLog {
     head: LogHead,
     synced: LogHead,
     sync: boolean,
+    splice: Splice | undefined,
   ): Promise<void>
+  /** Runs `work` while no stored value is replaced by anything else. */
+  protected abstract withValuesStill<T>(work: () => Promise<T>): Promise<T>
+  protected abstract reclaimSome(from: number, to: number): Promise<void>
   /** Where the index says that the command is; the record there is checked by the caller. */
   protected abstract indexedPosition(commandId: string): Promise<number | undefined>
   protected abstract repackSome(
@@ -64,7 +84,10 @@ export abstract class BaseLog implements EventLog {
   protected abstract release(): Promise<void>
 
   append(records: readonly EncodedRecord[], options: AppendOptions): Promise<LogHead> {
-    const result = this.#tail.then(() => this.#append(records, options))
+    const append = () => this.#append(records, options)
+    const result = this.#tail.then(() =>
+      options.replace === undefined ? append() : this.withValuesStill(append),
+    )
     this.#tail = result.catch(() => undefined)
     return result
   }
@@ -81,9 +104,10 @@ export abstract class BaseLog implements EventLog {
     if (records.length === 0 && (!options.sync || this.#synced.next === this.#head.next)) return this.#head
     const head = headAfter(this.#head, records)
     await this.#refuseKnownCommands(records)
+    const splice = await this.#splice(options)
     const synced = options.sync ? head : this.#synced
     try {
-      await this.store(records, head, synced, options.sync)
+      await this.store(records, head, synced, options.sync, splice)
     } catch (cause) {
       this.#state = { kind: 'failed', cause }
       throw new CheckpointError(
@@ -97,6 +121,17 @@ export abstract class BaseLog implements EventLog {
     this.#synced = synced
     this.#followers.publish(records)
     return head
+  }
+
+  async #splice({ replace, sync, expected }: AppendOptions): Promise<Splice | undefined> {
+    if (replace === undefined || replace.length === 0) return undefined
+    if (!sync) throw new RangeError('what replaces records must be synced')
+    const source = await this.source()
+    try {
+      return await spliceOf(source, replace, expected)
+    } finally {
+      await source.release()
+    }
   }
 
   async #refuseKnownCommands(records: readonly EncodedRecord[]): Promise<void> {
@@ -143,6 +178,19 @@ export abstract class BaseLog implements EventLog {
     }
   }
 
+  async *values(
+    options: Omit<ReadOptions, 'reverse'> = {},
+  ): AsyncGenerator<readonly StoredEntry[], void, void> {
+    this.#refuseIfClosed()
+    const next = this.#head.next
+    const source = await this.source()
+    try {
+      yield* readValues(source, next, options)
+    } finally {
+      await source.release()
+    }
+  }
+
   async positionAtTime(time: number): Promise<number> {
     this.#refuseIfClosed()
     const next = this.#head.next
@@ -182,9 +230,13 @@ export abstract class BaseLog implements EventLog {
     }
   }
 
+  get followers(): FollowersNow {
+    return this.#followers.now
+  }
+
   follow(options: FollowOptions = {}): AsyncIterable<Followed> {
     this.#refuseIfClosed()
-    return this.#followers.follow(this, options)
+    return this.#followers.follow(this, { ...options, from: options.from ?? this.#head.next })
   }
 
   async repack(
@@ -192,6 +244,11 @@ export abstract class BaseLog implements EventLog {
   ): Promise<{ readonly before: number; readonly after: number }> {
     this.#refuseUnlessOpen()
     return this.repackSome(options.signal)
+  }
+
+  async reclaim(from: number, to: number): Promise<void> {
+    this.#refuseUnlessOpen()
+    await this.reclaimSome(from, to)
   }
 
   close(): Promise<void> {

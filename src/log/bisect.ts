@@ -27,6 +27,7 @@ function firstAt(records: readonly LogRecord[], time: number): number {
     // Inside a window: its last event is the first that is surely not before (R29 reads either side of it as a whole).
     return window.time >= time ? window.first : window.first + window.count - 1
   }
+  if (record.kind === 'gap' && record.time < time) return record.first + record.count - 1
   if (record.kind !== 'writes' || record.time >= time) return record.first
   let position = record.first
   for (const { columns } of record.sections) {

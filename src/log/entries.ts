@@ -2,7 +2,14 @@
  * Reading, for both implementations: what a source of stored values delivers is checked (checksum, place, no hole) and
  * becomes records. Cost: the checksum and the decoder, about 35 ns a write; nothing is kept.
  */
-import { checkHeader, decodeStored, EMPTY_HASH, hashesOf, type StoredHeader } from '../../events/record.ts'
+import {
+  checkHeader,
+  decodeStored,
+  EMPTY_HASH,
+  hashesOf,
+  onlyWrites,
+  type StoredHeader,
+} from '../../events/record.ts'
 import type { LogRecord } from '../../events/types.ts'
 import { CheckpointError } from '../errors.ts'
 import { logDamaged, refusalAt } from './damaged.ts'
@@ -79,9 +86,10 @@ export async function* readRecords(
     if (options.signal?.aborted === true) throw aborted(options.signal)
     const batch: LogRecord[] = []
     for (const entry of entries) {
-      const records = recordsOf(entry)
+      const skipped = options.without === 'writes' ? writesOnly(entry) : undefined
+      const records = skipped === undefined ? recordsOf(entry) : []
       const first = entry.position
-      const last = records[records.length - 1]!
+      const last = skipped ?? records[records.length - 1]!
       const end = last.first + last.count - 1
       const fits =
         expected === (reverse ? to : from)
@@ -91,12 +99,39 @@ export async function* readRecords(
       expected = reverse ? first - 1 : end + 1
       if (reverse) records.reverse()
       for (const record of records) {
+        if (options.without === 'writes' && record.kind === 'writes') continue
         if (record.first <= to && record.first + record.count > from) batch.push(record)
       }
     }
     if (batch.length > 0) yield batch
   }
   if (reverse ? expected >= from : expected <= to) throw hole(expected, null)
+}
+
+/** The header of an entry that holds nothing but writes; undefined where it may hold more. Throws LOG_DAMAGED or FORMAT_TOO_NEW. */
+function writesOnly(entry: StoredEntry): StoredHeader | undefined {
+  const header = headerOf(entry)
+  try {
+    return onlyWrites(entry.value) ? header : undefined
+  } catch (error) {
+    throw refusalAt(entry.position, error)
+  }
+}
+
+/** Values as they are stored, from the one that holds `from` on. */
+export async function* readValues(
+  source: EntrySource,
+  next: number,
+  options: Omit<ReadOptions, 'reverse'>,
+): AsyncGenerator<readonly StoredEntry[], void, void> {
+  const from = options.from ?? 0
+  const to = Math.min(options.to ?? next - 1, next - 1)
+  checkPosition(from)
+  if (from > to) return
+  for await (const entries of source.entries(from, to, false)) {
+    if (options.signal?.aborted === true) throw aborted(options.signal)
+    yield entries
+  }
 }
 
 function checkPosition(position: number): void {
@@ -124,7 +159,10 @@ export async function hashAfter(source: EntrySource, position: number): Promise<
   if (first > 0 && before === undefined) return undefined
   const previous = before === undefined ? EMPTY_HASH : headerOf(before).hash
   try {
-    return hashesOf(entry.value, previous).find((step) => step.next === position + 1)?.hash
+    const steps = hashesOf(entry.value, previous)
+    // After a gap nothing says what the chain was, so nothing inside the pack can be said either (R28).
+    if (Buffer.compare(steps[steps.length - 1]!.hash, hash) !== 0) return undefined
+    return steps.find((step) => step.next === position + 1)?.hash
   } catch (error) {
     throw refusalAt(entry.position, error)
   }

@@ -6,6 +6,7 @@
  */
 import type { EncodedRecord } from '../../events/record.ts'
 import type { LogRecord } from '../../events/types.ts'
+import type { StoredEntry } from './entries.ts'
 
 export interface LogHead {
   /** Position of the next event = number of events. 0 for an empty log. */
@@ -21,6 +22,20 @@ export interface AppendOptions {
   readonly expected: number
   /** Wait until the records survive a power cut (R30, level `power`). Makes every earlier record durable too. */
   readonly sync: boolean
+  /**
+   * Runs that take the place of what is stored, in the same atomic and synced batch (R29): ascending, apart, before `expected`.
+   * One that does not fit what is there is refused with POSITION_CONFLICT, a damaged value under one with LOG_DAMAGED; then
+   * nothing is written and the log goes on. Whoever reads meanwhile goes on seeing what was there.
+   */
+  readonly replace?: readonly Swap[]
+}
+
+/** A run (events/run.ts) that takes the place of the whole records of positions `first` to `last`. */
+export interface Swap {
+  readonly first: number
+  readonly last: number
+  /** From encodeWindows or encodeGap; the hash that it carries is the chain's after `last`. */
+  readonly value: Uint8Array
 }
 
 export interface ReadOptions {
@@ -30,6 +45,11 @@ export interface ReadOptions {
   readonly to?: number
   /** Newest record first. */
   readonly reverse?: boolean
+  /**
+   * Records of writes are left out: passed over by their heads, their checksums checked, nothing decoded. Finding fifty events
+   * among 100 M writes so costs a read of the log and no more.
+   */
+  readonly without?: 'writes'
   readonly signal?: AbortSignal
 }
 
@@ -38,6 +58,8 @@ export interface FollowOptions {
   readonly signal?: AbortSignal
   /** Records buffered for this reader before it is sent back to the log. Default limits.subscriberBufferRecords. */
   readonly bufferRecords?: number
+  /** Bytes of stored values buffered for it, whichever comes first. Default limits.subscriberBufferBytes. */
+  readonly bufferBytes?: number
 }
 
 /** What a follower gets: records, and once each time it reaches the head or had to fall back to the log. */
@@ -45,6 +67,16 @@ export type Followed =
   | { readonly kind: 'records'; readonly records: readonly LogRecord[] }
   | { readonly kind: 'caughtUp'; readonly next: number }
   | { readonly kind: 'fellBehind'; readonly next: number }
+
+/** What the readers of a log hold at this moment. */
+export interface FollowersNow {
+  readonly readers: number
+  /** Stored values buffered for them, and their bytes. */
+  readonly records: number
+  readonly bytes: number
+  /** Where each reader goes on: a compaction that puts no window across these is invisible to them (R29). */
+  readonly next: readonly number[]
+}
 
 export interface EventLog {
   readonly head: LogHead
@@ -62,6 +94,9 @@ export interface EventLog {
   /** Batches of decoded records in order. Throws LOG_DAMAGED (facts `position`, `problem`) at a bad checksum or a hole. */
   read(options?: ReadOptions): AsyncIterable<readonly LogRecord[]>
 
+  /** Stored values as they are, unchecked, from the one that holds `from` to the one that holds `to`, in order. */
+  values(options?: Omit<ReadOptions, 'reverse'>): AsyncIterable<readonly StoredEntry[]>
+
   /** First position whose event has time ≥ `time`; head.next if none. By bisection, no index (times never decrease). */
   positionAtTime(time: number): Promise<number>
 
@@ -74,8 +109,14 @@ export interface EventLog {
    */
   hashAt(position: number): Promise<Uint8Array | undefined>
 
-  /** Catch-up from `from` (default: the head), then live, without gap or double. Ends when aborted or the log closes. */
+  /**
+   * Catch-up from `from` (default: the head at the call), then live, without gap or double. Ends when aborted or the log closes.
+   * The record that holds `from` is delivered whole; of compacted ones (R29) the window that holds it, and no earlier one.
+   */
   follow(options?: FollowOptions): AsyncIterable<Followed>
+
+  /** Who follows now, what is buffered for them, and where they go on. */
+  readonly followers: FollowersNow
 
   /**
    * Joins runs of small records into packs; positions, times, hashes and command ids stay as they are.
@@ -84,6 +125,9 @@ export interface EventLog {
   repack(options?: {
     readonly signal?: AbortSignal
   }): Promise<{ readonly before: number; readonly after: number }>
+
+  /** Gives the space of values that `replace` took away in this range back to the file system. */
+  reclaim(from: number, to: number): Promise<void>
 
   /** Clean end: flushes, writes the head file. Idempotent. */
   close(): Promise<void>

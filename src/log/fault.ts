@@ -4,7 +4,16 @@
  */
 import type { EncodedRecord } from '../../events/record.ts'
 import { CheckpointError } from '../errors.ts'
-import type { AppendOptions, EventLog, Followed, FollowOptions, LogHead, ReadOptions } from './event-log.ts'
+import type { StoredEntry } from './entries.ts'
+import type {
+  AppendOptions,
+  EventLog,
+  Followed,
+  FollowersNow,
+  FollowOptions,
+  LogHead,
+  ReadOptions,
+} from './event-log.ts'
 
 export type Fault =
   /** The append fails and wrote nothing. */
@@ -50,7 +59,10 @@ export class FaultLog implements EventLog {
         await this.#inner.append(records, options)
         return this.#fail(options, fault.cause)
       case 'truncate':
-        if (fault.keep > 0) await this.#inner.append(records.slice(0, fault.keep), options)
+        if (fault.keep > 0) {
+          const { replace: _, ...rest } = options // Half of an append is no atomic batch: it replaced nothing.
+          await this.#inner.append(records.slice(0, fault.keep), rest)
+        }
         return this.#fail(options)
       case 'flip':
         return this.#inner.append(flipped(records, fault.bit), options)
@@ -71,6 +83,10 @@ export class FaultLog implements EventLog {
     return this.#inner.read(options)
   }
 
+  values(options?: Omit<ReadOptions, 'reverse'>): AsyncIterable<readonly StoredEntry[]> {
+    return this.#inner.values(options)
+  }
+
   positionAtTime(time: number): Promise<number> {
     return this.#inner.positionAtTime(time)
   }
@@ -87,8 +103,16 @@ export class FaultLog implements EventLog {
     return this.#inner.follow(options)
   }
 
+  get followers(): FollowersNow {
+    return this.#inner.followers
+  }
+
   repack(options?: { readonly signal?: AbortSignal }): ReturnType<EventLog['repack']> {
     return this.#inner.repack(options)
+  }
+
+  reclaim(from: number, to: number): Promise<void> {
+    return this.#inner.reclaim(from, to)
   }
 
   close(): Promise<void> {

@@ -1,7 +1,8 @@
 /**
  * Where the log must at least reach, kept outside LevelDB, because LevelDB drops what it cannot read and says nothing (R28).
  *
- *     file   = slot (padded to 512) | slot                written in turn, one positional write after every append
+ *     file   = pair (padded to 512) | pair                written in turn, one positional write after every append
+ *     pair   = slot (padded to 256) | the same slot again  so that damage to one of them hides no append
  *     slot   = "SLHD" | version:u8 | state:u8 (1 open, 2 closed) | level:u8 (0 process, 1 power) | 0:u8 | sequence:u64le
  *            | acknowledged head | synced head | boot id:16 | crc32:u32le over all before it
  *     head   = next:u64le | time:u64le (all ones: null) | hash:32
@@ -14,6 +15,8 @@ import { crc32 } from 'node:zlib'
 import type { LogHead } from './event-log.ts'
 
 export const SLOT_SPACING = 512
+/** Where in its sector a slot stands again. */
+export const COPY_AT = 256
 const MAGIC = 0x44484c53
 const VERSION = 1
 const HEAD_BYTES = 48
@@ -107,7 +110,8 @@ export function readHeadFile(path: string): HeadFileContent {
   }
   let best: { slot: HeadSlot; index: 0 | 1 } | undefined
   for (const index of [0, 1] as const) {
-    const slot = decodeSlot(bytes.subarray(index * SLOT_SPACING, index * SLOT_SPACING + SLOT_BYTES))
+    const at = index * SLOT_SPACING
+    const slot = slotAt(bytes, at) ?? slotAt(bytes, at + COPY_AT)
     if (typeof slot === 'number') return { kind: 'too-new', version: slot }
     if (slot !== undefined && (best === undefined || slot.sequence > best.slot.sequence))
       best = { slot, index }
@@ -115,8 +119,13 @@ export function readHeadFile(path: string): HeadFileContent {
   return best === undefined ? { kind: 'unreadable' } : { kind: 'good', ...best }
 }
 
+function slotAt(bytes: Uint8Array, at: number): HeadSlot | number | undefined {
+  return decodeSlot(bytes.subarray(at, at + SLOT_BYTES))
+}
+
 export class HeadFile {
   readonly #descriptor: number
+  readonly #pair = new Uint8Array(COPY_AT + SLOT_BYTES)
   #sequence: number
   #index: 0 | 1
 
@@ -142,8 +151,11 @@ export class HeadFile {
       synced,
       bootId: this.bootId,
     })
-    const written = writeSync(this.#descriptor, slot, 0, slot.length, index * SLOT_SPACING)
-    if (written !== slot.length) throw new Error(`wrote ${written} of ${slot.length} bytes of the head file`)
+    this.#pair.set(slot)
+    this.#pair.set(slot, COPY_AT)
+    const { length } = this.#pair
+    const written = writeSync(this.#descriptor, this.#pair, 0, length, index * SLOT_SPACING)
+    if (written !== length) throw new Error(`wrote ${written} of ${length} bytes of the head file`)
     this.#index = index
     this.#sequence++
   }

@@ -5,7 +5,7 @@
  * telling that something is missing (head-file.ts). Small records are joined in the background (repack.ts).
  */
 import { setImmediate as breathe } from 'node:timers/promises'
-import { EMPTY_HASH, type EncodedRecord } from '../../events/record.ts'
+import { EMPTY_HASH, type EncodedRecord, readHeader } from '../../events/record.ts'
 import { CheckpointError } from '../errors.ts'
 import { BaseLog, type OpenSource } from './base-log.ts'
 import { aborted, headerOf } from './entries.ts'
@@ -14,7 +14,9 @@ import type { HeadFile } from './head-file.ts'
 import { commandKey, eventKey, FAR, FARTHER, positionBytes, positionOf, REPACK_KEY } from './keys.ts'
 import { CHUNK_ENTRIES, chunks, type Database, LevelSource, levelFailure } from './level-source.ts'
 import { removeOwner } from './owner.ts'
+import { Reclaimer } from './reclaim.ts'
 import { Packer, type Replacement, SMALL_EVENTS } from './repack.ts'
+import type { Splice } from './splice.ts'
 import { markTables } from './table-check.ts'
 import type { WalSync } from './wal-sync.ts'
 
@@ -49,18 +51,44 @@ export class LevelEventLog extends BaseLog {
   #unmarked = 0
   #small = 0
   #repacking: Promise<Repacked> | undefined
+  /** Whoever replaces stored values does so alone; how often runs did, so that a repack sees that it looks at what is gone. */
+  #replacing: Promise<unknown> = Promise.resolve()
+  #splices = 0
+  /** Values before it lie in tables. */
+  #inTables: number
+  readonly #reclaimer: Reclaimer
   #closing = false
 
   constructor(parts: LevelParts, head: LogHead, synced: LogHead) {
     super(head, synced)
     this.#parts = parts
+    this.#inTables = head.next
+    this.#reclaimer = new Reclaimer(parts.db)
+  }
+
+  #view(): LevelSource {
+    const view = new LevelSource(this.#parts.db, () => this.#reclaimer.viewReleased())
+    this.#reclaimer.viewOpened()
+    return view
   }
 
   protected override source(): Promise<OpenSource> {
     try {
-      return Promise.resolve(new LevelSource(this.#parts.db))
+      return Promise.resolve(this.#view())
     } catch (error) {
       return Promise.reject(levelFailure(error))
+    }
+  }
+
+  /**
+   * What is stored now, and a head that all of it up to there belongs to: taken in one turn, in which no repack can begin, so no
+   * pack reaches beyond the head. Release it, or the space of what is replaced is not given back. Throws STORE_CLOSED.
+   */
+  frozen(): { readonly source: LevelSource; readonly head: LogHead } {
+    try {
+      return { source: this.#view(), head: this.head }
+    } catch (error) {
+      throw levelFailure(error)
     }
   }
 
@@ -69,11 +97,12 @@ export class LevelEventLog extends BaseLog {
     head: LogHead,
     synced: LogHead,
     sync: boolean,
+    splice: Splice | undefined,
   ): Promise<void> {
     const { db, headFile, wal } = this.#parts
     if (headFile === undefined)
       throw new CheckpointError('STORE_CLOSED', 'the log was opened to be inspected only')
-    const operations: Operation[] = []
+    const operations = splice === undefined ? [] : await this.#spliced(splice)
     for (const { first, bytes, commandId, count } of records) {
       operations.push({ type: 'put', key: eventKey(first), value: bytes })
       if (commandId !== undefined)
@@ -89,6 +118,43 @@ export class LevelEventLog extends BaseLog {
     this.#unmarked += records.reduce((sum, { bytes }) => sum + bytes.length, 0)
     if (this.#unmarked >= MARK_BYTES) this.#mark()
     if (this.#small >= this.#parts.repackEvery && this.#repacking === undefined) this.#repackInBackground()
+  }
+
+  protected override withValuesStill<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#replacing.then(work)
+    this.#replacing = done.catch(() => undefined)
+    return done
+  }
+
+  /** Deletions first: a key that goes and comes back is put after them, and LevelDB takes a batch in order. */
+  async #spliced({ removed, added }: Splice): Promise<Operation[]> {
+    this.#splices++
+    // What is still in memory would be written out together with its deletion, both into one table that nothing merges any more.
+    if (removed.some((position) => position >= this.#inTables)) {
+      await this.#parts.db.compactRange(FAR, FARTHER)
+      this.#inTables = this.head.next
+    }
+    const operations: Operation[] = [
+      ...removed.map((position) => ({ type: 'del' as const, key: eventKey(position) })),
+      ...added.map(({ position, value }) => ({ type: 'put' as const, key: eventKey(position), value })),
+    ]
+    // A repack goes on where a value begins; one that would have begun inside a run goes on behind it.
+    const stored = await this.#parts.db.get(REPACK_KEY)
+    const cursor = stored && positionOf(stored)
+    for (const { position, value } of added) {
+      const end = position + readHeader(value).count
+      if (cursor !== undefined && position < cursor && cursor < end)
+        operations.push({ type: 'put', key: REPACK_KEY, value: positionBytes(end) })
+    }
+    return operations
+  }
+
+  protected override async reclaimSome(from: number, to: number): Promise<void> {
+    try {
+      await this.#reclaimer.reclaim(from, to)
+    } catch (error) {
+      throw levelFailure(error)
+    }
   }
 
   protected override async indexedPosition(commandId: string): Promise<number | undefined> {
@@ -128,10 +194,11 @@ export class LevelEventLog extends BaseLog {
 
   async #repack(signal: AbortSignal | undefined): Promise<Repacked> {
     const to = this.head.next - 1
-    const source = new LevelSource(this.#parts.db)
+    const source = this.#view()
     let from = 0
     let before = 0
     let saved = 0
+    const splices = this.#splices
     try {
       const { cursor, previous } = await this.#repackStart(source)
       if (cursor > to) return { before: 0, after: 0 }
@@ -140,12 +207,12 @@ export class LevelEventLog extends BaseLog {
       for await (const entries of source.entries(cursor, to, false)) {
         for (const entry of entries) {
           if (signal?.aborted === true) throw aborted(signal)
-          if (this.failed) return { before, after: before - saved }
+          if (this.failed || splices !== this.#splices) return { before, after: before - saved }
           before++
-          saved += await this.#replace(packer.add(entry), packer.cursor)
+          saved += await this.#replace(packer.add(entry), packer.cursor, splices)
         }
       }
-      saved += await this.#replace(packer.flush(), packer.cursor)
+      saved += await this.#replace(packer.flush(), packer.cursor, splices)
     } finally {
       await source.release()
     }
@@ -165,7 +232,7 @@ export class LevelEventLog extends BaseLog {
   }
 
   /** One atomic batch: the pack in, what it holds out, the cursor on. Returns how many values that saved. */
-  async #replace(replacement: Replacement | undefined, cursor: number): Promise<number> {
+  async #replace(replacement: Replacement | undefined, cursor: number, splices: number): Promise<number> {
     if (replacement === undefined) return 0
     const [head, ...others] = replacement.entries
     const operations: Operation[] = [
@@ -174,24 +241,27 @@ export class LevelEventLog extends BaseLog {
       { type: 'put', key: REPACK_KEY, value: positionBytes(cursor) },
     ]
     // Unsynced on purpose: losing the batch leaves what it would have replaced.
-    await this.#parts.db.batch(operations, { sync: false })
+    const replaced = await this.withValuesStill(async () => {
+      if (splices !== this.#splices) return false
+      await this.#parts.db.batch(operations, { sync: false })
+      return true
+    })
     this.#appended = true
     if (!this.#closing) await breathe()
-    return others.length
+    return replaced ? others.length : 0
   }
 
   /**
    * Every key and value as they are, for verify. LevelDB passes over a block that it cannot read and says so only at the end,
-   * with the last chunk withheld: from there on entries are asked for one by one, and then the error is thrown.
+   * with the last chunk withheld: from there on entries are asked for one by one, and then the error is thrown. `from`: the
+   * position of a stored value.
    */
-  async *rawEntries(): AsyncGenerator<
-    readonly { readonly key: Uint8Array; readonly value: Uint8Array }[],
-    void,
-    void
-  > {
+  async *rawEntries(
+    from = 0,
+  ): AsyncGenerator<readonly { readonly key: Uint8Array; readonly value: Uint8Array }[], void, void> {
     let after: Uint8Array | undefined
     for (const size of [CHUNK_ENTRIES, 1]) {
-      const range = after === undefined ? {} : { gt: after }
+      const range = after === undefined ? (from === 0 ? {} : { gte: eventKey(from) }) : { gt: after }
       const iterator = this.#parts.db.iterator({ ...range, fillCache: false, highWaterMarkBytes: 512 * 1024 })
       try {
         for await (const chunk of chunks(iterator, size)) {
@@ -205,11 +275,22 @@ export class LevelEventLog extends BaseLog {
     }
   }
 
+  /** Position of the stored value that holds `position`, or of the last one before it; undefined before the first. */
+  async startOfValue(position: number): Promise<number | undefined> {
+    const source = this.#view()
+    try {
+      return (await source.floor(position))?.position
+    } finally {
+      await source.release()
+    }
+  }
+
   protected override async release(): Promise<void> {
     this.#closing = true
     const { db, headFile, ownerFile } = this.#parts
     try {
       await this.#repacking?.catch(() => undefined)
+      await this.#reclaimer.end(headFile !== undefined && !this.failed)
       if (headFile !== undefined && !this.failed) await this.#endCleanly(headFile)
     } finally {
       try {

@@ -3,7 +3,7 @@
  * anybody write. Damage is refused with nothing deleted; after a restart of the machine an unsynced tail that is torn is kept
  * aside, cut off and reported, so that the store can declare that stretch lost (R28, R32, R34).
  */
-import { existsSync, mkdirSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CheckpointError, type Facts } from '../errors.ts'
@@ -86,12 +86,16 @@ export async function openLevelLog(options: OpenLevelLogOptions): Promise<Opened
   const heads = readHeadFile(options.headFile)
   const fresh =
     options.createIfMissing && heads.kind === 'missing' && !existsSync(join(options.folder, 'CURRENT'))
-  if (fresh) mkdirSync(options.folder, { recursive: true })
+  // With its lock file, which LevelDB would make a moment later: the claim below is of that file as well.
+  if (fresh) {
+    mkdirSync(options.folder, { recursive: true })
+    closeSync(openSync(join(options.folder, 'LOCK'), 'a', 0o644))
+  }
   // Nothing is waited for up to here, so of two opens in this process only one passes, and the other touches no file.
   const release = claimHere(options.folder)
   if (release === undefined) throw inUseHere(options.ownerFile, options.folder, options.bootId)
   try {
-    return await openClaimed(options, heads, fresh, release)
+    return await openClaimed(options, fresh, release)
   } catch (error) {
     release()
     throw error
@@ -100,7 +104,6 @@ export async function openLevelLog(options: OpenLevelLogOptions): Promise<Opened
 
 async function openClaimed(
   options: OpenLevelLogOptions,
-  heads: HeadFileContent,
   fresh: boolean,
   closed: () => void,
 ): Promise<OpenedLevelLog> {
@@ -108,7 +111,8 @@ async function openClaimed(
   const db = await openDatabase(options, aside, fresh)
   try {
     writeOwner(options.ownerFile, options.bootId)
-    return await openChecked({ ...options, closed }, db, heads, aside)
+    // Read again under the lock: another process may have made or moved the log since.
+    return await openChecked({ ...options, closed }, db, readHeadFile(options.headFile), aside)
   } catch (error) {
     removeOwner(options.ownerFile)
     await db.close()

@@ -60,8 +60,16 @@ export async function* chunks(
 export class LevelSource implements OpenSource {
   readonly #snapshot: ReturnType<Database['snapshot']>
 
-  constructor(readonly db: Database) {
+  readonly #released: (() => void) | undefined
+  #gone = false
+
+  /** `released`: called once the view is let go of. */
+  constructor(
+    readonly db: Database,
+    released?: () => void,
+  ) {
     this.#snapshot = db.snapshot()
+    this.#released = released
   }
 
   async *entries(
@@ -80,6 +88,12 @@ export class LevelSource implements OpenSource {
     })
     for await (const chunk of chunks(iterator))
       yield chunk.map(([key, value]) => ({ position: keyed(key), value }))
+  }
+
+  /** Every key and value as stored, whatever it is: for a copy. */
+  raw(): AsyncGenerator<[Uint8Array, Uint8Array][], void, void> {
+    const range = { fillCache: false, highWaterMarkBytes: CHUNK_BYTES, snapshot: this.#snapshot }
+    return chunks(this.db.iterator(range))
   }
 
   async #floorKey(position: number): Promise<number | undefined> {
@@ -115,7 +129,13 @@ export class LevelSource implements OpenSource {
   }
 
   async release(): Promise<void> {
-    await this.#snapshot.close()
+    if (this.#gone) return
+    this.#gone = true
+    try {
+      await this.#snapshot.close()
+    } finally {
+      this.#released?.()
+    }
   }
 }
 

@@ -7,6 +7,7 @@ import { BaseLog, EMPTY_HEAD, type OpenSource } from './base-log.ts'
 import type { StoredEntry } from './entries.ts'
 import type { LogHead } from './event-log.ts'
 import { Packer } from './repack.ts'
+import type { Splice } from './splice.ts'
 
 const CHUNK = 64
 
@@ -39,12 +40,40 @@ export class MemoryEventLog extends BaseLog {
     return Promise.resolve(new ArraySource(this.#storage.entries))
   }
 
-  protected override store(records: readonly EncodedRecord[]): Promise<void> {
+  protected override store(
+    records: readonly EncodedRecord[],
+    _head: LogHead,
+    _synced: LogHead,
+    _sync: boolean,
+    splice: Splice | undefined,
+  ): Promise<void> {
+    if (splice !== undefined) this.#splice(splice)
     const added = records.map((record) => ({ position: record.first, value: record.bytes }))
     // A long array is grown in place: readers hold (array, length), never the array alone.
     ;(this.#storage.entries as StoredEntry[]).push(...added)
     for (const { commandId, first } of records)
       if (commandId !== undefined) this.#storage.commands.set(commandId, first)
+    return Promise.resolve()
+  }
+
+  /** A new array: readers go on with the one they have. */
+  #splice({ removed, added }: Splice): void {
+    const gone = new Set(removed)
+    const kept = this.#storage.entries.filter((entry) => !gone.has(entry.position))
+    this.#storage.entries = [...kept, ...added].sort((a, b) => a.position - b.position)
+    if (
+      added.some(
+        ({ position, value }) => position < this.#packed && this.#packed < position + readHeader(value).count,
+      )
+    )
+      this.#packed = 0
+  }
+
+  protected override withValuesStill<T>(work: () => Promise<T>): Promise<T> {
+    return work() // A repack here never waits, so nothing comes in between.
+  }
+
+  protected override reclaimSome(): Promise<void> {
     return Promise.resolve()
   }
 

@@ -10,6 +10,8 @@ export interface Owner {
   readonly pid: number
   readonly host: string
   readonly bootId: string
+  /** When the process began, in the system's own ticks since its start: another process may get the same pid. Null where unknown. */
+  readonly started: string | null
   /** ISO 8601. */
   readonly since: string
   readonly command: string
@@ -20,6 +22,7 @@ function thisOwner(bootId: Uint8Array): Owner {
     pid: process.pid,
     host: hostname(),
     bootId: Buffer.from(bootId).toString('hex'),
+    started: startOf(process.pid),
     since: new Date().toISOString(),
     command: process.argv.slice(0, 6).join(' '),
   }
@@ -72,9 +75,20 @@ function lifeOf(owner: Owner): Life {
   if (owner.host !== hostname()) return 'unknown'
   try {
     process.kill(owner.pid, 0)
-    return 'running'
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM' ? 'running' : 'gone'
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') return 'gone'
+  }
+  const started = startOf(owner.pid)
+  return started === null || owner.started == null || started === owner.started ? 'running' : 'gone'
+}
+
+/** Linux: the 22nd field of a process's stat; the second is its name in parentheses, which may hold anything. */
+function startOf(pid: number): string | null {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? null
+  } catch {
+    return null
   }
 }
 

@@ -36,7 +36,10 @@ export class Packer {
   /** A replacement, when this entry completes one. Throws what the codec throws at a damaged value. */
   add(entry: StoredEntry): Replacement | undefined {
     const header = readHeader(entry.value)
-    const small = header.count < SMALL_EVENTS || (header.layout === 'pack' && header.records < PACK_RECORDS)
+    // A run stays what it is, whatever its size: its content no longer gives its hash.
+    const small =
+      header.layout !== 'run' &&
+      (header.count < SMALL_EVENTS || (header.layout === 'pack' && header.records < PACK_RECORDS))
     if (!small) {
       const done = this.flush()
       this.#previous = header.hash

@@ -7,6 +7,7 @@
  */
 import { closeSync, fstatSync, openSync, readFileSync, readSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setImmediate as breathe } from 'node:timers/promises'
 import { maskedCrc32c } from './crc32c.ts'
 import { positionOf } from './keys.ts'
 import { liveTables, tableFiles } from './manifest.ts'
@@ -47,6 +48,20 @@ export function damagedTables(folder: string, marks?: string): TableDamage[] {
   }
   if (marks !== undefined && JSON.stringify(sound) !== JSON.stringify(known)) writeMarks(marks, sound)
   return damage
+}
+
+/** The same for a log that is open: a table at a time, others having their turn between. One that is compacted away is passed over. */
+export async function* damagedTablesOf(folder: string): AsyncGenerator<TableDamage> {
+  const live = liveTables(folder)
+  for (const { name, number } of tableFiles(folder)) {
+    if (live?.has(number) !== true) continue
+    await breathe()
+    try {
+      yield* tableDamage(join(folder, name)).map((one) => ({ name, ...one }))
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    }
+  }
 }
 
 /** The first damage that LevelDB would not survive. */

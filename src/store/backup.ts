@@ -2,8 +2,9 @@
 
 import type { Answer, BackupOutcome } from '../commands/answer.ts'
 import { CheckpointError } from '../errors.ts'
+import { needObject } from './arguments.ts'
 import type { Core } from './core.ts'
-import type { BackupInfo, CommandOptions, EndAnswer, Plan, SucceedAnswer } from './types.ts'
+import type { BackupInfo, CommandOptions, EndAnswer, ForgetAnswer, Plan, SucceedAnswer } from './types.ts'
 import { backupInfo } from './view.ts'
 
 export class Backup {
@@ -75,6 +76,20 @@ export class Backup {
   /** Of an interrupted backup: its copying goes on (R10). */
   async resume(options: CommandOptions = {}): Promise<void> {
     await this.#core.run([{ type: 'resume-backup', backup: this.id }], options)
+  }
+
+  /**
+   * Its copy exists no more. No bits, slices or points change; the answer says whether anything was new (`false`: it was
+   * forgotten before).
+   * @throws CheckpointError BACKUP_STATE when it made no copy
+   */
+  async forget(told: { readonly reason?: string } = {}, options: CommandOptions = {}): Promise<ForgetAnswer> {
+    needObject('what is told of it', told)
+    const { reason = '' } = told
+    const { answers } = await this.#core.run([{ type: 'forget-backup', backup: this.id, reason }], options)
+    const answer = answers[0]
+    if (answer?.kind !== 'done') throw new Error('slicelog bug: the answer of a forget is plain')
+    return { id: this.id, copy: 'forgotten', changed: answer.changed }
   }
 
   async #end(

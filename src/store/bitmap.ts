@@ -1,6 +1,7 @@
 /** A bitmap as its caller holds it: a name on a disk, looked up at every call. */
 import type { DirtyBitmap } from '../../projections/bitmap.ts'
 import type { Answer } from '../commands/answer.ts'
+import { needObject, needObjects } from './arguments.ts'
 import type { Core } from './core.ts'
 import type { BankAnswer, BitmapInfo, BitsInfo, CommandOptions, SlicesInfo } from './types.ts'
 import type { SliceSelector, StateView } from './view.ts'
@@ -47,6 +48,7 @@ export class Bitmap {
     sources: readonly { readonly disk?: string; readonly bitmap: string }[],
     options: CommandOptions = {},
   ): Promise<void> {
+    needObjects('the sources', sources)
     const refs = sources.map((source) => ({ disk: source.disk ?? this.disk, bitmap: source.bitmap }))
     await this.#core.run(
       [{ type: 'merge-bitmaps', disk: this.disk, bitmap: this.name, sources: refs }],
@@ -59,6 +61,7 @@ export class Bitmap {
     retention: number,
     options: CommandOptions & { readonly forceCycle?: boolean } = {},
   ): Promise<{ readonly droppedSlices: DroppedSlices }> {
+    needObject('the options', options)
     const { forceCycle, ...cause } = options
     const { answers } = await this.#core.run(
       [{ type: 'set-retention', disk: this.disk, bitmap: this.name, retention, forceCycle }],
@@ -69,6 +72,7 @@ export class Bitmap {
 
   /** α becomes a slice without a backup (R17). RETENTION_ZERO, RETENTION_FULL. */
   async bank(options: CommandOptions & { readonly forceCycle?: boolean } = {}): Promise<BankAnswer> {
+    needObject('the options', options)
     const { forceCycle, ...cause } = options
     const { answers } = await this.#core.run(
       [{ type: 'bank', disk: this.disk, bitmap: this.name, forceCycle }],
@@ -84,6 +88,7 @@ export class Bitmap {
     slice: number,
     options: CommandOptions & { readonly generation?: number } = {},
   ): Promise<{ readonly slice: number; readonly into: number | null }> {
+    needObject('the options', options)
     const { generation, ...cause } = options
     const { answers } = await this.#core.run(
       [{ type: 'delete-slice', disk: this.disk, bitmap: this.name, slice, generation }],
@@ -97,11 +102,13 @@ export class Bitmap {
 
   /** α as facts, or one slice (R5). */
   async bits(selector: SliceSelector = {}): Promise<BitsInfo> {
+    needObject('the selector', selector)
     return await this.#view.bits(this.disk, this.name, selector)
   }
 
   /** The bits themselves, as a copy. */
   async dirty(selector: SliceSelector = {}): Promise<DirtyBitmap> {
+    needObject('the selector', selector)
     return await this.#view.dirty(this.disk, this.name, selector)
   }
 

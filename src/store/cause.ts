@@ -2,16 +2,18 @@
 import { hash } from 'node:crypto'
 import type { RecordMeta } from '../../events/types.ts'
 import { checkName } from '../commands/names.ts'
-import type { StoreCommand } from './core.ts'
+import { needObject } from './arguments.ts'
+import type { AnyCommand } from './core.ts'
 import type { CommandOptions } from './types.ts'
 
 /** @throws CheckpointError NAME_EMPTY, NAME_TOO_LONG, NAME_INVALID for the ids and the actor */
 export function causeOf(
-  commands: readonly StoreCommand[],
+  commands: readonly AnyCommand[],
   options: CommandOptions,
   actor: string | undefined,
   name?: string,
 ): RecordMeta {
+  needObject('the options', options)
   const { commandId, correlationId, causationId } = options
   const by = options.actor ?? actor
   if (commandId !== undefined) checkName('command id', commandId)
@@ -28,7 +30,7 @@ export function causeOf(
 }
 
 /** SHA-256 over the commands with sorted keys. Of ids that the store made up only the fact counts: the caller did not say them. */
-function argumentsHash(commands: readonly StoreCommand[]): string {
+function argumentsHash(commands: readonly AnyCommand[]): string {
   const said = commands.map((command) => {
     if (!('madeUp' in command)) return command
     return Object.fromEntries(

@@ -24,9 +24,12 @@ export class LogClock {
   #wall: number | null = null
   #monotonic = 0
   #untold: ClockReading['step'] = null
+  readonly #toldAt: number | null
 
-  constructor(clock: Clock) {
+  /** `toldAt`: the time that the last step in the log was told at, for a session that finds the clock still behind it. */
+  constructor(clock: Clock, toldAt: number | null = null) {
     this.#clock = clock
+    this.#toldAt = toldAt
   }
 
   get now(): number {
@@ -36,7 +39,8 @@ export class LogClock {
   read(lastTime: number | null): ClockReading {
     const wall = Math.floor(this.#clock.now())
     const monotonic = this.#clock.monotonic()
-    if (this.#wall !== null) {
+    if (this.#wall === null) this.#sinceLastSession(wall, lastTime)
+    else {
       const expected = this.#wall + (monotonic - this.#monotonic)
       // Rounding to whole milliseconds may look like one millisecond back; a step is more than that.
       const back = wall < this.#wall - 1
@@ -47,6 +51,15 @@ export class LogClock {
     this.#wall = wall
     this.#monotonic = monotonic
     return { time: lastTime === null ? wall : Math.max(wall, lastTime), step: this.#untold }
+  }
+
+  /**
+   * No monotonic clock spans two sessions, so forward any time may have passed; but a clock behind what the log has seen went
+   * back. Told once: while it is still behind, times repeat that of the event that told it.
+   */
+  #sinceLastSession(wall: number, lastTime: number | null): void {
+    if (lastTime === null || wall >= lastTime - CLOCK_STEP_MS || lastTime === this.#toldAt) return
+    this.#untold = { from: lastTime, to: wall }
   }
 
   /** The step is on its way into the log: a refused command must not have told it (R21), so its reader says when. */

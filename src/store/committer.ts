@@ -9,13 +9,13 @@
  * quiet point records the moves in flight again right behind itself, in the same batch (R8).
  * After a failed append nothing is guessed: waiting calls end as OUTCOME_UNKNOWN, later ones as STORE_FAILED (R33).
  */
-import type { EncodedRecord } from '../../events/record.ts'
+import { decodeStored, type EncodedRecord } from '../../events/record.ts'
 import type { DomainEvent, LogRecord, RecordMeta, WriteColumns } from '../../events/types.ts'
 import { slicesNeeded } from '../../projections/bits.ts'
 import type { Catalog } from '../../projections/catalog.ts'
 import { assert, CheckpointError } from '../errors.ts'
 import { limits } from '../limits.ts'
-import type { EventLog } from '../log/event-log.ts'
+import type { EventLog, LogHead, Swap } from '../log/event-log.ts'
 import type { ClockReading, LogClock } from './clock.ts'
 import { PendingDisk, type Recorded, type RowBuffers, type Waiter } from './incoming.ts'
 import { Draft, LogTail } from './log-tail.ts'
@@ -56,10 +56,18 @@ export interface Landed {
 
 export interface CommandWork<T> {
   readonly meta: RecordMeta
+  /** When it happened, ms, for what is told of the past; never before the log's last event. Left out: the clock's time. */
+  readonly time?: number | undefined
   /** `time`: what the record will carry, unless deciding takes the clock on (then it is later). */
   decide(time: number, catalog: Catalog): Promise<Decided<T>>
   /** The first answer of this command id, from the log (R13). */
   recall(position: number): Promise<T>
+}
+
+/** Runs that take the place of records, and the events that vouch for them (R29). */
+export interface Upkeep {
+  readonly events: readonly DomainEvent[]
+  readonly replace: readonly Swap[]
 }
 
 interface CommandEntry {
@@ -88,7 +96,9 @@ interface InFlight {
 }
 
 export interface CommitterHooks {
-  /** After each fold: how many events it added. */
+  /** Right after a record was folded, before the next one is; its columns are valid during the call only. */
+  onApplied(record: LogRecord): void
+  /** After each fold: what it added. */
   onFolded(records: readonly LogRecord[]): void
   /** Puts bits of slices in memory before a fold that needs them. */
   materialize(record: LogRecord): Promise<void>
@@ -104,11 +114,14 @@ export class Committer {
   readonly #moves = new Map<number, Set<WriteColumns>>()
   readonly #spare: RowBuffers[] = []
   #inFlight: InFlight | null = null
+  /** What the queue holds: a log that hangs must not take all memory, whether callers await or not. */
+  #waitingCalls = 0
+  #waitingRows = 0
   #running = false
   #idle: Promise<void> = Promise.resolve()
   #failure: CheckpointError | null = null
   #closed = false
-  readonly #tail: LogTail
+  #tail: LogTail
 
   constructor(log: EventLog, state: State, clock: LogClock, durability: Durability, hooks: CommitterHooks) {
     this.#log = log
@@ -153,6 +166,8 @@ export class Committer {
         return
       }
       batch.rows += count
+      this.#waitingRows += count
+      this.#waitingCalls++
       pending.waiters.push({ from, count, resolve, reject, onRecorded })
       this.#start()
     })
@@ -169,6 +184,86 @@ export class Committer {
       this.#queue.push({ kind: 'command', run, reject })
       this.#start()
     })
+  }
+
+  /**
+   * One synced append of upkeep's events together with the runs that they vouch for (R29). `decide` runs while nothing is
+   * committed; undefined: there is nothing to do. What does not fit the log any more (POSITION_CONFLICT), or lies over damage
+   * (LOG_DAMAGED), is refused and changes nothing (R21).
+   */
+  upkeep(meta: RecordMeta, decide: () => Promise<Upkeep | undefined>): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      const refusal = this.#refusal()
+      if (refusal !== null) {
+        reject(refusal)
+        return
+      }
+      const run = async () => {
+        const upkeep = await decide()
+        if (upkeep !== undefined) await this.#replace(meta, upkeep)
+        resolve(upkeep !== undefined)
+      }
+      this.#queue.push({ kind: 'command', run, reject })
+      this.#start()
+    })
+  }
+
+  async #replace(meta: RecordMeta, { events, replace }: Upkeep): Promise<void> {
+    // A step of the clock waits for the next record that may not be refused here: told in vain it would be forgotten.
+    const { time } = this.#clock.read(this.#tail.time)
+    const draft = new Draft()
+    this.#tail.events(time, meta, events, draft)
+    const { records, folded } = draft
+    try {
+      await this.#log.append(records, { expected: records[0]!.first, sync: true, replace })
+    } catch (cause) {
+      if (isRefusal(cause)) {
+        this.#tail = new LogTail(this.#log.head)
+        throw cause
+      }
+      this.#fail(cause)
+      throw this.#unknown(cause)
+    }
+    for (const record of folded) {
+      this.#state.apply(record)
+      this.#hooks.onApplied(record)
+    }
+    this.#hooks.onFolded(folded)
+  }
+
+  /**
+   * Takes records that were made elsewhere, as they are: one synced append, all of them or none. `make` is told where they go on
+   * from; what it throws is the caller's, and nothing was recorded.
+   */
+  adopt(make: (head: LogHead) => Promise<readonly EncodedRecord[]>): Promise<void> {
+    return this.exclusive(async () => {
+      const refusal = this.#refusal()
+      if (refusal !== null) throw refusal
+      const records = await make(this.#log.head)
+      if (records.length === 0) return
+      try {
+        await this.#log.append(records, { expected: records[0]!.first, sync: true })
+      } catch (cause) {
+        if (isRefusal(cause)) throw cause
+        this.#fail(cause)
+        throw this.#unknown(cause)
+      }
+      this.#tail = new LogTail(this.#log.head)
+      try {
+        for (const { bytes } of records) for (const record of decodeStored(bytes)) await this.#adopted(record)
+      } catch (bug) {
+        // The log has it and the state does not: only an open folds it again.
+        this.#fail(bug)
+        throw this.#failure
+      }
+    })
+  }
+
+  async #adopted(record: LogRecord): Promise<void> {
+    if (slicesNeeded(record).length > 0) await this.#hooks.materialize(record)
+    this.#state.apply(record)
+    this.#hooks.onApplied(record)
+    this.#hooks.onFolded([record])
   }
 
   /** Runs `work` while nothing is committed: it sees and may repair the live state. */
@@ -209,7 +304,9 @@ export class Committer {
   #refusal(): CheckpointError | null {
     if (this.#failure !== null) return this.#failure
     if (this.#closed) return new CheckpointError('STORE_CLOSED', 'the store is closed; open it again')
-    return null
+    return this.#waitingCalls < limits.queuedCallsMax && this.#waitingRows < limits.queuedRowsMax
+      ? null
+      : queueFull(this.#waitingCalls, this.#waitingRows)
   }
 
   /** The batch that waits, unless a resize came between its calls and this one: ranges are checked against one size. */
@@ -238,6 +335,7 @@ export class Committer {
   async #drain(): Promise<void> {
     for (;;) {
       const entry = this.#queue.shift()
+      if (entry !== undefined) this.#taken(entry)
       if (entry === undefined) {
         if (this.#inFlight === null) break
         await this.#land(null)
@@ -253,6 +351,12 @@ export class Committer {
       }
     }
     this.#running = false
+  }
+
+  #taken(entry: WriteBatch | CommandEntry): void {
+    if (entry.kind === 'command') return
+    this.#waitingRows -= entry.rows
+    for (const pending of entry.disks.values()) this.#waitingCalls -= pending.waiters.length
   }
 
   async #writes(entry: WriteBatch): Promise<void> {
@@ -298,7 +402,10 @@ export class Committer {
 
   #fold(batch: Batch): void {
     try {
-      for (const record of batch.folded) this.#state.apply(record)
+      for (const record of batch.folded) {
+        this.#state.apply(record)
+        this.#hooks.onApplied(record)
+      }
     } catch (bug) {
       // A bug of ours: the log has the writes and the state does not. Only an open folds them again.
       this.#fail(bug)
@@ -377,7 +484,10 @@ export class Committer {
       const position = await this.#log.positionOfCommand(commandId)
       if (position !== undefined) return await work.recall(position)
     }
-    const reading = this.#clock.read(this.#tail.time)
+    const reading =
+      work.time === undefined
+        ? this.#clock.read(this.#tail.time)
+        : { time: Math.max(work.time, this.#tail.time ?? 0), step: null }
     const decided = await work.decide(reading.time, this.#after(reading))
     let events = decided.events
     if (events.length === 0) {
@@ -420,6 +530,7 @@ export class Committer {
       for (const record of folded) {
         if (slicesNeeded(record).length > 0) await this.#hooks.materialize(record)
         this.#state.apply(record)
+        this.#hooks.onApplied(record)
       }
     } catch (bug) {
       // The log has it and the state does not: only an open folds it again.
@@ -480,6 +591,13 @@ export class Committer {
   }
 }
 
+/** The log wrote nothing and goes on. */
+function isRefusal(cause: unknown): boolean {
+  return (
+    cause instanceof CheckpointError && (cause.code === 'POSITION_CONFLICT' || cause.code === 'LOG_DAMAGED')
+  )
+}
+
 function tellRecorded(done: readonly Done[]): void {
   for (const { waiters, base } of done) {
     for (const { from, onRecorded } of waiters) if (onRecorded !== null) onRecorded(base + from)
@@ -500,6 +618,14 @@ function clip(columns: WriteColumns, size: number): WriteColumns {
   const offsets = columns.offsets.map((offset) => Math.min(offset, size))
   const lengths = columns.lengths.map((length, i) => Math.min(length, size - offsets[i]!))
   return { offsets, lengths, ops: columns.ops }
+}
+
+function queueFull(calls: number, rows: number): CheckpointError {
+  return new CheckpointError(
+    'QUEUE_FULL',
+    `${calls} calls with ${rows} writes wait for the log, and the queue holds no more; await them, then call again`,
+    { calls, rows },
+  )
 }
 
 function timeBehindLog(time: number, last: number): CheckpointError {

@@ -2,29 +2,51 @@
  * Where log, commands and projections meet: the live state, what may be asked of it, and the way commands take through
  * the committer. The public faces (store.ts, disk.ts, bitmap.ts, backup.ts) translate to this and add nothing.
  */
-import type { Base, LogRecord, Point, RecordMeta, WriteColumns } from '../../events/types.ts'
+import type { EncodedRecord } from '../../events/record.ts'
+import type { Base, LogRecord, LostStretch, Point, RecordMeta, WriteColumns } from '../../events/types.ts'
 import { type Catalog, endOf } from '../../projections/catalog.ts'
 import type { DiskState } from '../../projections/state.ts'
 import { type Answer, answersOf } from '../commands/answer.ts'
 import { findDisk } from '../commands/find.ts'
 import { decideCleanDetach } from '../commands/lifecycle.ts'
+import { isNamedPoint } from '../commands/since.ts'
 import { decideTransaction } from '../commands/transaction.ts'
 import type { BeginBackup, Command, PlanMoment } from '../commands/types.ts'
+import { toldBefore, uncleanStretch } from '../commands/unclean.ts'
 import { CheckpointError } from '../errors.ts'
-import type { EventLog } from '../log/event-log.ts'
+import { BaseLog } from '../log/base-log.ts'
+import type { EventLog, LogHead } from '../log/event-log.ts'
+import { needCommand } from './arguments.ts'
+import { AutoCompaction, type CompactionOptions } from './auto-compact.ts'
 import { causeOf } from './cause.ts'
 import type { LogClock } from './clock.ts'
 import { Committer, type Decided, type Landed } from './committer.ts'
+import { Compactor } from './compactor.ts'
+import { cursorPositions } from './cursors.ts'
 import { type Derived, DerivedMissing } from './derived.ts'
 import { type Recorded, toColumns } from './incoming.ts'
 import { Keeper } from './keeper.ts'
 import { Moments } from './moments.ts'
 import type { MadePlan } from './plan-bits.ts'
-import { Planner, PlanWanted, type Prepared } from './planner.ts'
+import { type BackupMoment, Planner, PlanWanted, type Prepared } from './planner.ts'
+import { START } from './points.ts'
+import type { PolicyInput } from './policy.ts'
 import { quietDisks } from './quiet.ts'
 import { materialize, type RebuildOptions, rebuild } from './rebuild.ts'
+import type { FoldWrites } from './snapshots.ts'
+import type { SpanIndex } from './span-index.ts'
 import type { State } from './state.ts'
-import type { CommandOptions, Durability, Plan, PlanRequest, SinceInput, Writes } from './types.ts'
+import { type StatsState, statsProjection } from './stats.ts'
+import { Tap } from './tap.ts'
+import type {
+  CommandOptions,
+  Durability,
+  Plan,
+  PlanRequest,
+  PointInput,
+  SinceInput,
+  Writes,
+} from './types.ts'
 
 /** A begin as a caller gives it: the base as a moment, the id optional. */
 export interface BeginCommand extends Omit<BeginBackup, 'base' | 'backup' | 'copiedBy'> {
@@ -33,9 +55,20 @@ export interface BeginCommand extends Omit<BeginBackup, 'base' | 'backup' | 'cop
   readonly copiedBy?: BeginBackup['copiedBy'] | undefined
 }
 
+/** Commands with a moment of the caller's, which is looked up in the store (R22): it is what their command id stands for (R13). */
+export type TellCommand = { readonly since: PointInput } & (
+  | Omit<Extract<Command, { type: 'record-window' }>, 'from'>
+  | Omit<Extract<Command, { type: 'declare-lost' }>, 'from'>
+)
+
+/** What a transaction of the caller's may hold. */
 export type StoreCommand = Exclude<Command, BeginBackup> | BeginCommand
 
+export type AnyCommand = StoreCommand | TellCommand
+
 export interface RunOptions extends CommandOptions {
+  /** When it happened, ms, for what is told of the past. Never before the log's last event (R22). */
+  readonly time?: number | undefined
   /** Runs inside the quiet point, after the commands were found legal and before they are recorded (R8). */
   readonly snapshot?: (() => unknown) | undefined
 }
@@ -57,8 +90,13 @@ export interface CoreParts {
   readonly durability: Durability
   readonly actor: string | undefined
   readonly snapshotEvery: number
+  /** How old writes become windows when nothing else is said (R29). */
+  readonly compaction?: PolicyInput | undefined
+  readonly spans: SpanIndex
   /** Position of the newest snapshot used at open; -1 without one. */
   readonly snapshotAt: number
+  /** The session that the log's end belongs to goes on: its disks are attached. Only a played incident can say so. */
+  readonly stillRunning?: boolean
 }
 
 export class Core {
@@ -70,10 +108,18 @@ export class Core {
   readonly moments: Moments
   readonly committer: Committer
   readonly keeper: Keeper
+  readonly spans: SpanIndex
+  readonly stats: Tap<StatsState>
+  readonly compactor: Compactor
+  #autoCompaction: AutoCompaction | null = null
+  /** What must end once nothing is committed any more, and while log and derived values can still be used. */
+  readonly endings: (() => Promise<void>)[] = []
   readonly #planner: Planner
   readonly #actor: string | undefined
   /** Calls that came in and have not handed everything to the committer yet; a close waits for them. */
   readonly #entered = new Set<Promise<unknown>>()
+  /** Bytes on their way, by callers' moves: the detach at a close is a clean one only when they have landed (R8). */
+  readonly #moving = new Set<Promise<void>>()
   #closing = false
   /** Disks attached by this session: any other that the catalog calls attached was left so by an unclean end (R32). */
   readonly #session = new Set<number>()
@@ -89,12 +135,51 @@ export class Core {
     this.#actor = parts.actor
     this.moments = new Moments(parts.log, () => this.state.catalog)
     this.keeper = new Keeper(parts)
+    this.spans = parts.spans
+    this.stats = new Tap(statsProjection, {
+      log: parts.log,
+      derived: parts.derived,
+      catalog: parts.state.catalog,
+    })
     this.#planner = new Planner(parts, this.moments)
+    if (parts.stillRunning === true)
+      for (const disk of this.catalog.disks()) if (disk.attached) this.#session.add(disk.number)
     this.#uncleanSince = new Map([...this.unclean()].map((id) => [id, findDisk(this.catalog, id).last]))
     this.committer = new Committer(parts.log, parts.state, parts.clock, parts.durability, {
+      onApplied: (record) => this.keeper.applied(record),
       onFolded: (records) => this.#folded(records),
       materialize: (record) => this.#materialize(record),
     })
+    this.compactor = new Compactor({
+      ...parts,
+      policy: parts.compaction,
+      committer: this.committer,
+      boundaries: () => this.#boundaries(),
+    })
+  }
+
+  /** Until the close. */
+  compactByItself(options: CompactionOptions): void {
+    this.#autoCompaction = new AutoCompaction(this.compactor, options, () => this.clock.now)
+  }
+
+  get autoCompaction(): AutoCompaction | null {
+    return this.#autoCompaction
+  }
+
+  /** Positions that stored cursors stand at, and that derived values are of: a compaction keeps them as points (R29). */
+  async #boundaries(): Promise<number[]> {
+    const { storing } = this.keeper
+    return [
+      ...(await cursorPositions(this.derived)),
+      ...this.log.followers.next.map((next) => next - 1),
+      ...(await this.derived.snapshots()),
+      ...this.spans.boundaries,
+      ...(storing === null ? [] : [storing]),
+      ...[...this.#uncleanSince.values()].map(({ position }) => position),
+      // Whoever reads along goes on at a window's edge, and is given nothing twice.
+      ...(this.log instanceof BaseLog ? this.log.followers.next.map((next) => next - 1) : []),
+    ]
   }
 
   /** The record is in the log by now, so its fold must not fail over stored bits: those can be made anew (R28). */
@@ -106,6 +191,11 @@ export class Core {
       await this.#rebuildSlices()
       await materialize(this.state, record, this.derived)
     }
+  }
+
+  /** Whether `close` was called. */
+  get closing(): boolean {
+    return this.#closing
   }
 
   get catalog(): Catalog {
@@ -125,7 +215,7 @@ export class Core {
   }
 
   /** Runs one command, or several as a transaction (R20), under one cause (R13). */
-  run(commands: readonly StoreCommand[], options: RunOptions = {}, name?: string): Promise<Ran> {
+  run(commands: readonly AnyCommand[], options: RunOptions = {}, name?: string): Promise<Ran> {
     return this.#enter(() => this.#run(commands, options, name))
   }
 
@@ -139,13 +229,28 @@ export class Core {
     return entered
   }
 
-  async #run(commands: readonly StoreCommand[], options: RunOptions, name?: string): Promise<Ran> {
+  async #run(commands: readonly AnyCommand[], options: RunOptions, name?: string): Promise<Ran> {
+    for (const command of commands) needCommand(command)
     const meta = causeOf(commands, options, this.#actor, name)
     const prepared = await this.#prepare(commands)
     return await this.committer.execute<Ran>({
       meta,
+      time: options.time,
       decide: (time, catalog) => this.#decide(commands, prepared, options, time, catalog),
       recall: (position) => this.#recall(commands, meta, position),
+    })
+  }
+
+  /** Records made elsewhere: a disk's history that was imported. One append, all or nothing; nothing else is committed meanwhile. */
+  adopt(make: (head: LogHead) => Promise<readonly EncodedRecord[]>): Promise<void> {
+    return this.#enter(async () => {
+      let from = Number.POSITIVE_INFINITY
+      await this.committer.adopt((head) => {
+        from = head.next
+        return make(head)
+      })
+      // Attached by its records is not attached by this session: what was written since, nobody here knows (R32).
+      for (const { number } of this.catalog.disks()) if (number >= from) this.#session.delete(number)
     })
   }
 
@@ -157,7 +262,9 @@ export class Core {
       if (move === undefined) return
       landed = this.committer.trackMove(disk, columns)
       moving = Promise.resolve().then(move)
-      moving.catch(() => undefined) // Awaited below; a rejection before that must not count as unhandled.
+      const settled = moving.then(nothing, nothing) // Awaited below; a rejection before that must not count as unhandled.
+      this.#moving.add(settled)
+      void settled.then(() => this.#moving.delete(settled))
     }
     const recorded = await this.#enter(() => this.#record(id, writes, begin))
     try {
@@ -191,17 +298,19 @@ export class Core {
 
   /** The state after `position`, from the nearest snapshot (R22) or from the log alone (R26). */
   async at(position: number, options: RebuildOptions = {}): Promise<State> {
-    return (await rebuild(this.log, this.derived, this.storeId, position, options)).state
+    const fold: FoldWrites = (span, target) => this.spans.union(span, target)
+    return (await rebuild(this.log, this.derived, this.storeId, position, options, { fold })).state
   }
 
   async #decide(
-    commands: readonly StoreCommand[],
+    commands: readonly AnyCommand[],
     prepared: ReadonlyMap<string, Prepared>,
     options: RunOptions,
     time: number,
     catalog: Catalog,
   ): Promise<Decided<Ran>> {
-    const resolved = await Promise.all(commands.map((command) => this.#resolve(command)))
+    const resolved: Command[] = []
+    for (const command of commands) resolved.push(await this.#resolveFor(command))
     const plans = new Map<string, MadePlan>()
     const context = {
       unclean: this.unclean(),
@@ -237,7 +346,7 @@ export class Core {
   }
 
   /** The first answer of a command id, from the log (R13). */
-  async #recall(commands: readonly StoreCommand[], meta: RecordMeta, position: number): Promise<Ran> {
+  async #recall(commands: readonly AnyCommand[], meta: RecordMeta, position: number): Promise<Ran> {
     const record = await this.moments.recordAt(position)
     if (record.kind !== 'events' || record.meta.argumentsHash !== meta.argumentsHash) {
       throw new CheckpointError(
@@ -250,7 +359,7 @@ export class Core {
     const bases = [...begun]
     // Ids that the store made up this time give way to those that it made then.
     const then = commands.map((command): Command => {
-      if (command.type !== 'begin-backup') return command
+      if (command.type !== 'begin-backup') return 'since' in command ? { ...command, from: START } : command
       const { since: _, copiedBy = 'caller', ...rest } = command
       const event = bases.shift()
       return {
@@ -278,6 +387,11 @@ export class Core {
     return this.#planner.replay(id, options)
   }
 
+  /** Everything as it was when a backup began. */
+  momentOf(id: string, options: RebuildOptions = {}): Promise<BackupMoment> {
+    return this.#planner.momentOf(id, options)
+  }
+
   async #rebuildSlices(): Promise<void> {
     const rebuilt = await this.at(this.catalog.last.position, { fromLogAlone: true })
     for (const [disk, bits] of this.state.bits.disks) {
@@ -291,12 +405,25 @@ export class Core {
     this.keeper.settleAll()
   }
 
-  async #resolve(command: StoreCommand): Promise<Command> {
-    if (command.type !== 'begin-backup') return command
+  /** For deciding: names are left to it, since a command before in the same transaction may have made or removed one (R20). */
+  async #resolveFor(command: AnyCommand): Promise<Command> {
+    if (command.type !== 'begin-backup' || !isNamedPoint(command.since)) return await this.#resolve(command)
+    const { since: named, copiedBy = 'caller', ...rest } = command
+    return { ...rest, copiedBy, named }
+  }
+
+  async #resolve(command: AnyCommand): Promise<Command> {
+    if (command.type !== 'begin-backup') return await this.#resolveTold(command)
     const { since, copiedBy = 'caller', ...rest } = command
     const base =
       since === undefined ? undefined : await this.moments.base(since, command.disk, command.bitmap)
     return { ...rest, copiedBy, base }
+  }
+
+  async #resolveTold(command: Exclude<AnyCommand, BeginCommand>): Promise<Command> {
+    if (!('since' in command)) return command
+    const { since, ...rest } = command
+    return { ...rest, from: await this.moments.point(since, 'since', { disk: command.disk }) }
   }
 
   /** What a begin would copy now (R25): prepared beside the committer, finished inside, nothing recorded. */
@@ -305,13 +432,33 @@ export class Core {
     const prepared = await this.#prepare([command])
     return await this.committer.exclusive(async () => {
       const { base, ...rest } = (await this.#resolve(command)) as BeginBackup
-      const moment: PlanMoment = { state: this.catalog, events: [], point: this.catalog.last }
+      const state = this.#withUnclean(rest)
+      const moment: PlanMoment = { state, events: [], point: this.catalog.last }
       return await this.#plan(new PlanWanted(rest, check(base), moment), prepared.get(''))
     })
   }
 
+  /** What a begin would see: with the stretch that it would tell first (R32). */
+  #withUnclean(begin: BeginBackup): Catalog {
+    const fork = this.catalog.fork()
+    const at = { position: fork.last.position + 1, time: null }
+    const context = { unclean: this.unclean(), uncleanSince: this.#uncleanSince }
+    for (const event of toldBefore(begin, fork, context, at)) fork.applyEvent(event, at.position, at)
+    return fork
+  }
+
+  /** The stretch of a disk that an unclean end left unknown and nobody told yet: up to now (R32, R35). */
+  unknownOf(disk: DiskState): readonly LostStretch[] {
+    if (disk.recorder !== 'caller') return []
+    const to = { position: this.catalog.last.position + 1, time: null }
+    const context = { unclean: this.unclean(), uncleanSince: this.#uncleanSince }
+    return uncleanStretch(disk, context, to).flatMap((event) =>
+      event.type === 'stretch-lost' ? [{ from: event.from, to, reason: event.reason }] : [],
+    )
+  }
+
   /** Beside the committer: slices and log stretches of the begins' plans, so that writes wait little (R25). */
-  async #prepare(commands: readonly StoreCommand[]): Promise<ReadonlyMap<string, Prepared>> {
+  async #prepare(commands: readonly AnyCommand[]): Promise<ReadonlyMap<string, Prepared>> {
     const prepared = new Map<string, Prepared>()
     for (const command of commands) {
       if (command.type !== 'begin-backup') return prepared // Decided in order, so nothing is known yet.
@@ -345,6 +492,7 @@ export class Core {
       }
     }
     this.keeper.folded(records)
+    this.stats.folded(records)
   }
 
   /** A transaction may have removed it again by the end of its record. */
@@ -370,7 +518,10 @@ export class Core {
   /** Does what was asked before, detaches what this session attached (R4), then lets everything end. */
   async close(): Promise<void> {
     this.#closing = true
-    while (this.#entered.size > 0) await Promise.allSettled(this.#entered)
+    while (this.#entered.size + this.#moving.size > 0)
+      await Promise.allSettled([...this.#entered, ...this.#moving])
+    this.#autoCompaction?.stop()
+    await this.compactor.stop()
     await this.committer.settled()
     try {
       if (this.committer.failure === null) await this.#detachAll()
@@ -384,8 +535,11 @@ export class Core {
   async #letGo(): Promise<void> {
     const steps = [
       () => this.committer.close(),
+      ...this.endings,
+      () => this.stats.end(),
       () => (this.committer.failure === null ? this.keeper.finish() : Promise.resolve()),
       () => this.keeper.idle(),
+      () => this.spans.close(),
       () => this.log.close(),
       () => this.derived.close(),
     ]
@@ -401,6 +555,8 @@ function settled(plans: ReadonlyMap<string, MadePlan>, landed: Landed | null): R
   const point = endOf(landed.record)
   return new Map([...plans].map(([id, plan]) => [id, plan.at(point)]))
 }
+
+function nothing(): void {}
 
 function storeClosed(): CheckpointError {
   return new CheckpointError('STORE_CLOSED', 'the store is closed; open it again')

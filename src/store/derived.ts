@@ -12,6 +12,7 @@ import type { DirtyBitmap } from '../../projections/bitmap.ts'
 import { type BitsRef, refOf } from '../../projections/bits.ts'
 import { decodeBits, encodeBits } from '../../projections/bits-codec.ts'
 import { deadlyTable, markTables } from '../log/table-check.ts'
+import { viewOf } from './derived-view.ts'
 
 /** What both databases can do. Their own types differ only in how they spell optional options. */
 type Db = AbstractLevel<string, string, Uint8Array>
@@ -19,6 +20,22 @@ type Db = AbstractLevel<string, string, Uint8Array>
 /** Sorts like the numbers do. */
 function snapshotKey(position: number): string {
   return `s${position.toString().padStart(16, '0')}`
+}
+
+/** Values with names of their own: readers' cursors, and states of projections. */
+export type NamedKind = 'k' | 'p'
+
+function checked(bytes: Uint8Array): Uint8Array {
+  const value = new Uint8Array(bytes.length + 4)
+  new DataView(value.buffer).setUint32(0, crc32(bytes), true)
+  value.set(bytes, 4)
+  return value
+}
+
+function unchecked(value: Uint8Array): Uint8Array | undefined {
+  if (value.length < 4) return undefined
+  const bytes = value.slice(4)
+  return new DataView(value.buffer, value.byteOffset).getUint32(0, true) === crc32(bytes) ? bytes : undefined
 }
 
 function marksOf(folder: string): string {
@@ -35,6 +52,7 @@ export class Derived {
   readonly #db: Db
   /** What was found missing or damaged since opening, in words. */
   readonly rebuilt: string[] = []
+  readonly #lost = new Set<string>()
 
   /** Where it is noted which tables need no check at the next open; null in memory. */
   readonly #folder: string | null
@@ -96,6 +114,7 @@ export class Derived {
     const bytes = encodeBits(bitmap)
     const key = `b${ref}`
     if (!(await this.#db.has(key))) await this.#db.put(key, bytes)
+    this.found(ref)
     return ref
   }
 
@@ -112,6 +131,7 @@ export class Derived {
       await this.#db.del(`b${ref}`)
     }
     this.rebuilt.push(`bits ${ref} were ${value === undefined ? 'missing' : 'damaged'}`)
+    this.lost(ref)
     throw new DerivedMissing(ref)
   }
 
@@ -165,6 +185,32 @@ export class Derived {
     )
   }
 
+  /** Keeps `bytes` under a name, with a checksum. Kinds: `k` cursors, `p` projections. One put: whole or not at all. */
+  async putNamed(kind: NamedKind, name: string, bytes: Uint8Array): Promise<void> {
+    await this.#db.put(`${kind}${name}`, checked(bytes))
+  }
+
+  /** What is kept under a name; `damaged`: it failed its check, so it was dropped and is reported. */
+  async named(kind: NamedKind, name: string): Promise<Uint8Array | 'damaged' | undefined> {
+    const key = `${kind}${name}`
+    const value = await this.#get(key)
+    if (value === undefined) return undefined
+    const bytes = unchecked(value)
+    if (bytes !== undefined) return bytes
+    await this.#db.del(key)
+    this.rebuilt.push(`${kind === 'k' ? 'cursor' : 'projection'} "${name}" was damaged`)
+    return 'damaged'
+  }
+
+  async names(kind: NamedKind): Promise<string[]> {
+    const keys = await this.#db.keys({ gte: kind, lt: String.fromCharCode(kind.charCodeAt(0) + 1) }).all()
+    return keys.map((key) => key.slice(1))
+  }
+
+  async dropNamed(kind: NamedKind, name: string): Promise<void> {
+    await this.#db.del(`${kind}${name}`)
+  }
+
   async refs(): Promise<BitsRef[]> {
     const keys = await this.#db.keys({ gte: 'b', lt: 'c' }).all()
     return keys.map((key) => key.slice(1))
@@ -172,6 +218,83 @@ export class Derived {
 
   async dropBits(refs: readonly BitsRef[]): Promise<void> {
     await this.#db.batch(refs.map((ref) => ({ type: 'del', key: `b${ref}` }) as const))
+  }
+
+  /** Every key and value as stored, for a copy of the store. What LevelDB cannot read ends it early. */
+  async *stored(): AsyncGenerator<readonly [string, Uint8Array]> {
+    try {
+      yield* this.#db.iterator()
+    } catch {
+      // A damaged block: the copy derives it anew, as this store would.
+    }
+  }
+
+  /** Drops everything that follows from the log; readers' cursors stay. For a log that was repaired (R28). */
+  async dropDerived(): Promise<void> {
+    for (const range of [{ lt: 'k' }, { gte: 'l' }]) await this.#db.clear(range)
+  }
+
+  /** A value that others may refer to turned out missing or damaged: what is stored from now on must not count on it. */
+  lost(name: string): void {
+    this.#lost.add(name)
+  }
+
+  /** It is there, perhaps again. */
+  found(name: string): void {
+    this.#lost.delete(name)
+  }
+
+  isLost(name: string): boolean {
+    return this.#lost.has(name)
+  }
+
+  /** A value of the span index or a page, as it is stored: who reads it checks it. Undefined: missing, or unreadable. */
+  async value(key: string): Promise<Uint8Array | undefined> {
+    return await this.#get(key)
+  }
+
+  async has(key: string): Promise<boolean> {
+    return await this.#db.has(key)
+  }
+
+  /** All of it, or nothing. */
+  async write(
+    puts: readonly (readonly [key: string, value: Uint8Array])[],
+    drops: readonly string[] = [],
+  ): Promise<void> {
+    await this.#db.batch([
+      ...drops.map((key) => ({ type: 'del', key }) as const),
+      ...puts.map(([key, value]) => ({ type: 'put', key, value }) as const),
+    ])
+  }
+
+  /** Keys from `from` to `to` (exclusive); none where LevelDB cannot read them. */
+  async keys(from: string, to: string): Promise<string[]> {
+    return await this.#db
+      .keys({ gte: from, lt: to })
+      .all()
+      .catch(() => [])
+  }
+
+  async lastKey(from: string, to: string): Promise<string | undefined> {
+    const keys = await this.#db
+      .keys({ gte: from, lt: to, reverse: true, limit: 1 })
+      .all()
+      .catch(() => [])
+    return keys[0]
+  }
+
+  /** Small values only. */
+  async entries(from: string, to: string): Promise<[string, Uint8Array][]> {
+    return await this.#db
+      .iterator({ gte: from, lt: to })
+      .all()
+      .catch(() => [])
+  }
+
+  /** What is stored now, for a look that may not change it: what is put beside it goes to `top`, which is closed with the view. */
+  view(top: Derived): Derived {
+    return new Derived(viewOf(this.#db, top.#db), null)
   }
 
   async close(): Promise<void> {

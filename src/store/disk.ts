@@ -1,9 +1,11 @@
 /** A disk as its caller holds it: an id, looked up at every call, and everything that is done to one disk. */
 
 import type { Extent } from '../../events/types.ts'
-import { findBitmap, findDisk } from '../commands/find.ts'
+import { findDisk } from '../commands/find.ts'
+import { needName } from '../commands/names.ts'
 import { CheckpointError } from '../errors.ts'
 import { limits } from '../limits.ts'
+import { needExtents, needObject } from './arguments.ts'
 import type { Backup } from './backup.ts'
 import { Bitmap } from './bitmap.ts'
 import type { Core } from './core.ts'
@@ -77,11 +79,10 @@ export class Disk {
     window: { readonly from: PointInput; readonly extents: readonly Extent[]; readonly writes?: number },
     options: CommandOptions = {},
   ): Promise<void> {
-    const from = await this.#core.moments.point(window.from, 'since', { disk: this.id })
-    await this.#core.run(
-      [{ type: 'record-window', disk: this.id, from, writes: window.writes ?? 0, extents: window.extents }],
-      options,
-    )
+    needObject('the window', window)
+    const { from: since, extents, writes = 0 } = window
+    needExtents('extents', extents)
+    await this.#core.run([{ type: 'record-window', disk: this.id, since, writes, extents }], options)
   }
 
   /** Says that writes since `from` (default: the disk's last event) may have gone unrecorded (R35). */
@@ -90,9 +91,10 @@ export class Disk {
     lost: { readonly from?: PointInput } = {},
     options: CommandOptions = {},
   ): Promise<void> {
-    const from =
-      lost.from === undefined ? null : await this.#core.moments.point(lost.from, 'since', { disk: this.id })
-    await this.#core.run([{ type: 'declare-lost', disk: this.id, from, reason }], options)
+    needObject('the stretch', lost)
+    const told = { type: 'declare-lost', disk: this.id, reason } as const
+    const command = lost.from === undefined ? { ...told, from: null } : { ...told, since: lost.from }
+    await this.#core.run([command], options)
   }
 
   /** R7. BITMAP_BUSY while a bitmap of the disk is busy. */
@@ -107,6 +109,7 @@ export class Disk {
 
   /** BITMAP_EXISTS and the refusals of R4. */
   async addBitmap(name: string, bitmap: BitmapOptions = {}, options: CommandOptions = {}): Promise<Bitmap> {
+    needObject('the bitmap', bitmap)
     await this.#core.run([{ type: 'add-bitmap', disk: this.id, bitmap: name, ...bitmap }], options)
     return new Bitmap(this.#core, this.#store, this.id, name) // By name: a command id may come back after the bitmap went (R13).
   }
@@ -120,7 +123,9 @@ export class Disk {
     bitmap: BitmapOptions = {},
     options: CommandOptions = {},
   ): Promise<Bitmap> {
-    const held = findDisk(this.#core.catalog, this.id).bitmaps.get(name)
+    needName('bitmap', name)
+    needObject('the bitmap', bitmap)
+    const held = this.#core.catalog.disk(this.id)?.bitmaps.get(name)
     if (held === undefined) return await this.addBitmap(name, bitmap, options)
     const granularity = bitmap.granularity ?? limits.granularityDefault
     if (bitmap.granularity !== undefined && held.granularity !== granularity) {
@@ -136,9 +141,9 @@ export class Disk {
     return found
   }
 
-  /** BITMAP_NOT_FOUND. */
+  /** By name: whether it is there is looked up at every call of the handle, since a command id may come back after it went (R13). */
   bitmap(name: string): Bitmap {
-    findBitmap(this.#core.catalog, this.id, name)
+    needName('bitmap', name)
     return new Bitmap(this.#core, this.#store, this.id, name)
   }
 
@@ -148,12 +153,14 @@ export class Disk {
 
   /** R8 to R12. */
   async beginBackup(request: BeginRequest, options: CommandOptions = {}): Promise<Backup> {
+    needObject('the request', request)
     const [backup] = await this.#store.beginBackups([{ disk: this.id, ...request }], options)
     return backup!
   }
 
   /** A dry run of a begin: what it would copy, or why it would be refused (R25). */
   async plan(request: Omit<PlanRequest, 'disk'>): Promise<Plan> {
+    needObject('the request', request)
     return await this.#store.plan({ disk: this.id, ...request })
   }
 

@@ -17,7 +17,10 @@ export function* eventsOf(record: LogRecord, catalog: CatalogReader): Generator<
     for (const window of record.windows) yield* windowEvents(window, catalog)
     return
   }
-  if (record.kind === 'gap') return
+  if (record.kind === 'gap') {
+    yield gapEvent(record)
+    return
+  }
   let position = record.first
   for (const { disk, columns } of record.sections) {
     const id = catalog.diskByNumber(disk)?.id ?? null
@@ -56,6 +59,12 @@ function* windowEvents(window: LogWindow, catalog: CatalogReader): Generator<Rec
       cause: NO_CAUSE,
     }
   }
+}
+
+/** What a repair found nothing left of: told, so that nobody takes it for a stretch without events (R28). */
+function gapEvent({ first, count, time, lastTime }: Extract<LogRecord, { kind: 'gap' }>): RecordedEvent {
+  const data = { from: { position: first - 1, time }, events: count }
+  return { position: first + count - 1, time: lastTime, type: 'gap', disk: null, data, cause: NO_CAUSE }
 }
 
 function domainEvent(

@@ -2,9 +2,12 @@
  * The store's folder: what makes it a store, and of which format (R34). Layout in docs/format.md.
  */
 import { randomUUID } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { link, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { CheckpointError } from '../errors.ts'
+
+/** Begins the name of a `store.json` that is not linked into place yet; then the pid of its maker. */
+const TEMPORARY = '.store.json.'
 
 /** The newest format that this version writes and reads. */
 export const FORMAT = 1
@@ -25,6 +28,8 @@ export interface FolderPaths {
   readonly owner: string
   readonly derived: string
   readonly aside: string
+  /** There while a repair exchanges the log for the repaired one: nothing else may open it then. */
+  readonly repairing: string
 }
 
 export function pathsOf(root: string): FolderPaths {
@@ -36,6 +41,7 @@ export function pathsOf(root: string): FolderPaths {
     owner: join(root, 'owner.json'),
     derived: join(root, 'derived'),
     aside: join(root, 'aside'),
+    repairing: join(root, 'repairing.json'),
   }
 }
 
@@ -56,11 +62,12 @@ export async function readStoreFile(paths: FolderPaths): Promise<StoreFile> {
 }
 
 /**
- * Makes a store in an absent or empty folder. `store.json` is written last and renamed into place, so a folder that has
- * it is whole; what a crash left half made is an empty log that the next attempt takes over.
+ * Makes a store in an absent or empty folder. `store.json` is written aside and linked into place, so a folder that has it is
+ * whole, and of several processes that make one at once the first makes it and the others find it.
  * @throws CheckpointError NOT_A_STORE when the folder holds something else, IO_FAILED
  */
 export async function makeStoreFile(paths: FolderPaths): Promise<StoreFile> {
+  const temporary = join(paths.root, `${TEMPORARY}${process.pid}-${randomUUID()}`)
   try {
     await mkdir(paths.root, { recursive: true, mode: 0o750 })
     const store: StoreFile = {
@@ -69,39 +76,88 @@ export async function makeStoreFile(paths: FolderPaths): Promise<StoreFile> {
       created: new Date().toISOString(),
       making: true,
     }
-    const temporary = join(paths.root, `.store.json.${process.pid}`)
-    const file = await open(temporary, 'w', 0o640)
-    try {
-      await file.writeFile(`${JSON.stringify(store, null, 2)}\n`)
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-    await rename(temporary, paths.storeFile)
-    return store
+    const text = `${JSON.stringify(store, null, 2)}\n`
+    await writeFile(temporary, text, { mode: 0o640, flush: true, flag: 'wx' })
+    const first = await linkFirst(temporary, paths.storeFile)
+    await syncFolder(paths.root)
+    await syncFolder(dirname(paths.root))
+    if (first) return store
   } catch (cause) {
-    throw new CheckpointError(
-      'IO_FAILED',
-      `cannot make a store in ${paths.root}: ${(cause as Error).message}; check the path, its rights and its space`,
-      { folder: paths.root },
-      cause,
-    )
+    throw cannotMake(paths, cause)
+  } finally {
+    await rm(temporary, { force: true }).catch(() => undefined) // The next one to make a store there removes it.
+  }
+  return await readStoreFile(paths)
+}
+
+/** False when the name is there already. */
+async function linkFirst(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to)
+    return true
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'EEXIST') return false
+    throw cause
   }
 }
 
-/** True when a store may be made here: nothing there, or only what a crash left while one was being made. */
-export async function isVacant(paths: FolderPaths): Promise<boolean> {
+/**
+ * The log exists now: from here on a missing one is damage, never a fresh start.
+ * @throws CheckpointError IO_FAILED
+ */
+export async function storeIsMade(paths: FolderPaths, { making: _, ...file }: StoreFile): Promise<void> {
+  const temporary = `${paths.storeFile}.${process.pid}`
   try {
-    const info = await stat(paths.root)
-    if (!info.isDirectory()) throw notAStore(paths.root, 'it is a file')
-    const names = await readdir(paths.root)
-    const leftovers = names.filter((name) => name.startsWith('.store.json.'))
-    if (leftovers.length !== names.length) return false
-    for (const name of leftovers) await rm(join(paths.root, name), { force: true })
-    return true
+    await writeFile(temporary, `${JSON.stringify(file, null, 2)}\n`, { mode: 0o640, flush: true })
+    await rename(temporary, paths.storeFile)
+    // The entries of the log and its head are in this folder too, and their bytes are synced by those who write them.
+    await syncFolder(paths.root)
+  } catch (cause) {
+    throw cannotMake(paths, cause)
+  }
+}
+
+function cannotMake({ root }: FolderPaths, cause: unknown): CheckpointError {
+  return new CheckpointError(
+    'IO_FAILED',
+    `cannot make a store in ${root}: ${(cause as Error).message}; check the path, its rights and its space`,
+    { folder: root },
+    cause,
+  )
+}
+
+/** A new name in a folder survives a power cut once the folder itself was synced. */
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r').catch(() => undefined)
+  // Not every file system lets a folder be opened or synced; those that need it do.
+  await folder?.sync().catch(() => undefined)
+  await folder?.close()
+}
+
+/** True when a store may be made here: nothing there, or only what others have begun or left while making one. */
+export async function isVacant(paths: FolderPaths): Promise<boolean> {
+  let names: string[]
+  try {
+    names = await readdir(paths.root)
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return true
-    throw cause
+    throw notFoundOr(paths.root, cause)
+  }
+  const begun = names.filter((name) => name.startsWith(TEMPORARY))
+  if (begun.length !== names.length) return false
+  // Whoever lives is still about to link its own.
+  for (const name of begun) if (!lives(name)) await rm(join(paths.root, name), { force: true })
+  return true
+}
+
+function lives(temporary: string): boolean {
+  const pid = Number.parseInt(temporary.slice(TEMPORARY.length), 10)
+  if (!Number.isSafeInteger(pid) || pid <= 0) return false
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
   }
 }
 

@@ -5,8 +5,11 @@
 import type { LogRecord } from '../../events/types.ts'
 import { refOf, type SliceBits } from '../../projections/bits.ts'
 import type { EventLog } from '../log/event-log.ts'
+import { collectPages, PageWriter } from './catalog-pages.ts'
 import type { Derived } from './derived.ts'
-import { freeze, refsIn, store } from './snapshots.ts'
+import { type Boundary, Freezer } from './freeze.ts'
+import { References, store } from './snapshots.ts'
+import type { SpanIndex } from './span-index.ts'
 import type { State } from './state.ts'
 
 /** A close takes a snapshot when the next open would have to fold more events than this. */
@@ -15,6 +18,7 @@ const CLOSE_SNAPSHOT_EVENTS = 16_384
 export interface KeeperParts {
   readonly derived: Derived
   readonly log: Pick<EventLog, 'hashAt'>
+  readonly spans: SpanIndex
   readonly state: State
   readonly storeId: string
   readonly snapshotEvery: number
@@ -23,6 +27,8 @@ export interface KeeperParts {
 
 export class Keeper {
   readonly #parts: KeeperParts
+  readonly #freezer: Freezer
+  readonly #pages: PageWriter
   readonly #work = new Set<Promise<void>>()
   /** Position of the newest snapshot that was stored, and of the newest that was tried. */
   #snapshotAt: number
@@ -31,11 +37,24 @@ export class Keeper {
 
   constructor(parts: KeeperParts) {
     this.#parts = parts
+    this.#freezer = new Freezer((ref) => parts.derived.isLost(ref))
+    this.#pages = new PageWriter(parts.derived)
     this.#snapshotAt = parts.snapshotAt
     this.#triedAt = parts.snapshotAt
   }
 
-  /** Called inside the committer after each fold: synchronous, and cheap unless a snapshot is due. */
+  /**
+   * Called inside the committer right after each record is folded: synchronous, and cheap unless a snapshot is due. One is
+   * taken where a span ends, so that it may say "and the writes up to here"; without an index anywhere.
+   */
+  applied(record: LogRecord): void {
+    const { spans, state, snapshotEvery } = this.#parts
+    const boundary = spans.folded(record)
+    const due = state.catalog.last.position - this.#triedAt >= snapshotEvery
+    if (due && !this.#snapshotting && (boundary || !spans.live)) this.#later(this.snapshot())
+  }
+
+  /** Called inside the committer after each fold of a batch: synchronous. */
   folded(records: readonly LogRecord[]): void {
     for (const record of records) {
       if (record.kind !== 'events') continue
@@ -48,9 +67,6 @@ export class Keeper {
         }
       }
     }
-    const { position } = this.#parts.state.catalog.last
-    if (position - this.#triedAt >= this.#parts.snapshotEvery && !this.#snapshotting)
-      this.#later(this.snapshot())
   }
 
   /** Stores every slice that still has bits of its own in memory. */
@@ -71,19 +87,33 @@ export class Keeper {
     slice.parts = [...slice.parts, { ref, sizeMin: own.size }]
   }
 
+  /** The position of a snapshot that is being stored: a compaction must not fold across it meanwhile (R29). */
+  get storing(): number | null {
+    return this.#snapshotting ? this.#triedAt : null
+  }
+
   /** Takes a snapshot of the state as it is now. */
   async snapshot(): Promise<void> {
     if (this.#snapshotting) return
     this.#snapshotting = true
     try {
-      const frozen = freeze(this.#parts.state)
-      if (frozen.position < 0) return
+      const { state, spans, derived, storeId, log } = this.#parts
+      if (state.catalog.last.position < 0) return
+      const frozen = this.#freezer.freeze(state, this.#boundary())
       this.#triedAt = frozen.position
-      await store(frozen, this.#parts.derived, this.#parts.storeId, this.#parts.log)
+      await spans.stored() // The index first: a snapshot counts on it.
+      await store(frozen, derived, storeId, log, this.#pages)
       this.#snapshotAt = frozen.position
     } finally {
       this.#snapshotting = false
     }
+  }
+
+  /** This moment as one where a span ends. */
+  #boundary(): Boundary {
+    const { spans } = this.#parts
+    if (!spans.cut()) return null
+    return { between: (from, to) => spans.between(from, to), ordinal: spans.between(-1, spans.covered) }
   }
 
   /**
@@ -105,23 +135,24 @@ export class Keeper {
     while (this.#work.size > 0) await Promise.all(this.#work)
   }
 
-  /** Drops stored bits that neither the live state nor any snapshot refers to. */
+  /** Drops stored bits and pages that neither the live state nor any snapshot refers to. */
   async #collect(): Promise<void> {
     const { derived, state } = this.#parts
     const stored = await derived.refs()
-    if (stored.length === 0) return
     const wanted = new Set<string>()
     for (const disk of state.bits.disks.values()) {
       for (const bitmap of disk.bitmaps.values()) {
         for (const slice of bitmap.slices.values()) for (const part of slice.parts) wanted.add(part.ref)
       }
     }
+    const references = new References()
     for (const position of await derived.snapshots()) {
       const bytes = await derived.snapshot(position)
-      if (bytes !== undefined) for (const ref of refsIn(bytes)) wanted.add(ref)
+      if (bytes !== undefined) await references.add(bytes, derived)
     }
-    const idle = stored.filter((ref) => !wanted.has(ref))
+    const idle = stored.filter((ref) => !wanted.has(ref) && !references.bits.has(ref))
     if (idle.length > 0) await derived.dropBits(idle)
+    await collectPages(derived, references.pages.values())
   }
 
   #later(work: Promise<void>): void {

@@ -2,12 +2,18 @@
 import type { Base, LogRecord, Point } from '../../events/types.ts'
 import type { CatalogReader } from '../../projections/catalog.ts'
 import type { BackupState } from '../../projections/state.ts'
-import { findDisk, findSlice } from '../commands/find.ts'
+import { isNamedPoint, namedBase, namedPoint } from '../commands/since.ts'
 import { CheckpointError } from '../errors.ts'
 import type { EventLog } from '../log/event-log.ts'
 import { timeAt } from './event-view.ts'
 import { START, timeOf } from './points.ts'
 import type { PointInput, SinceInput } from './types.ts'
+
+/** A point, and whether it gave way to the edge of a window or gap that the moment lies in (R29). */
+export interface Place {
+  readonly point: Point
+  readonly snapped: boolean
+}
 
 /** Which side of a moment counts: `at` and `until` include events at that very time, `since` does not (R22). */
 export type Side = 'at' | 'since'
@@ -16,6 +22,9 @@ export interface MomentContext {
   readonly disk?: string | undefined
   readonly bitmap?: string | undefined
 }
+
+/** Ends the name of a base that a window swallowed; projections/plan.ts puts it into the plan's reason. */
+export const INSIDE_WINDOW = ' (inside a window, which is taken whole)'
 
 type EventsRecord = Extract<LogRecord, { kind: 'events' }>
 
@@ -30,46 +39,47 @@ export class Moments {
 
   /** @throws CheckpointError POINT_NOT_FOUND, POINT_INVALID, BACKUP_NOT_FOUND, CHECKPOINT_NOT_FOUND, and R18's four */
   async point(input: PointInput, side: Side, context: MomentContext = {}): Promise<Point> {
+    return (await this.place(input, side, context)).point
+  }
+
+  /** The same, saying whether it is the very moment: inside a window only its edges are known (R29). */
+  async place(input: PointInput, side: Side, context: MomentContext = {}): Promise<Place> {
+    if (input !== null && typeof input === 'object') {
+      if ('position' in input) return await this.#position(input.position, side)
+      if ('time' in input) return await this.#time(timeOf(input.time), side)
+    }
+    return { point: this.#named(input, context), snapped: false }
+  }
+
+  /** Moments that no compaction folds across. */
+  #named(
+    input: Exclude<PointInput, { position: number } | { time: unknown }>,
+    context: MomentContext,
+  ): Point {
     const catalog = this.#catalog()
     if (input === 'start') return START
     if (input === 'now') return catalog.last
     if (input === null || typeof input !== 'object')
       throw new TypeError('a point is start, now, or { position | time | slice | backup | checkpoint }')
-    if ('position' in input) return await this.#position(input.position)
-    if ('time' in input) return await this.#time(timeOf(input.time), side)
-    if ('slice' in input) return this.#slice(input, context)
-    if ('backup' in input) {
-      const backup = catalog.backup(input.backup)
-      if (backup === undefined)
-        throw new CheckpointError(
-          'BACKUP_NOT_FOUND',
-          `there is no backup "${input.backup}"; list the backups`,
-          { backup: input.backup },
-        )
-      return backup.point
-    }
-    if ('checkpoint' in input) {
-      const checkpoint = catalog.checkpoint(input.checkpoint)
-      if (checkpoint !== undefined) return checkpoint.point
-      throw new CheckpointError(
-        'CHECKPOINT_NOT_FOUND',
-        `there is no checkpoint "${input.checkpoint}"; list the checkpoints`,
-        { checkpoint: input.checkpoint },
-      )
-    }
+    if (isNamedPoint(input)) return namedPoint(catalog, input, context)
     throw new TypeError('a point is start, now, or { position | time | slice | backup | checkpoint }')
   }
 
   /** The base of a backup or plan (R11). `active` is settled when it is decided: α may move until then. */
   async base(since: SinceInput, disk: string, bitmap: string): Promise<Base> {
     if (since === 'active') return { kind: 'active', ...START }
-    const point = await this.point(since, 'since', { disk, bitmap })
+    const { point, snapped } = await this.place(since, 'since', { disk, bitmap })
     if (since === 'start') return { kind: 'start', ...point }
-    if (since === 'now' || 'position' in since) return { kind: 'position', ...point }
-    if ('time' in since) return { kind: 'time', ...point, name: new Date(timeOf(since.time)).toISOString() }
-    if ('backup' in since) return { kind: 'backup', ...point, name: since.backup }
-    if ('checkpoint' in since) return { kind: 'checkpoint', ...point, name: since.checkpoint }
-    return { kind: 'slice', ...point, name: String(since.slice) }
+    if (since === 'now') return { kind: 'position', ...point }
+    // What was asked for, where it is not what the plan begins at: its reason says so (R29).
+    const inside = snapped ? INSIDE_WINDOW : ''
+    if ('position' in since)
+      return snapped
+        ? { kind: 'position', ...point, name: `${since.position}${inside}` }
+        : { kind: 'position', ...point }
+    if ('time' in since)
+      return { kind: 'time', ...point, name: `${new Date(timeOf(since.time)).toISOString()}${inside}` }
+    return namedBase(this.#catalog(), since, disk, bitmap)
   }
 
   /** The whole record that holds `position`, which the log has. */
@@ -97,7 +107,7 @@ export class Moments {
     return record
   }
 
-  async #position(position: number): Promise<Point> {
+  async #position(position: number, side: Side): Promise<Place> {
     if (!Number.isSafeInteger(position) || position < 0) {
       throw new CheckpointError(
         'POINT_INVALID',
@@ -113,43 +123,34 @@ export class Moments {
         { position, head: next - 1 },
       )
     }
-    return await this.#pointAt(position)
+    return await this.#placeAt(position, side)
   }
 
-  /** After the event at `position`; inside a record of commands, after all of it (R20). */
-  async #pointAt(position: number): Promise<Point> {
-    if (position < 0) return START
+  /**
+   * After the event at `position`; inside a record of commands, after all of it (R20). Inside a window (or what a repair left of
+   * lost records) its start as `since` and its end elsewhere, so that what is asked for is covered (R29).
+   */
+  async #placeAt(position: number, side: Side): Promise<Place> {
+    if (position < 0) return { point: START, snapped: false }
     const record = await this.recordAt(position)
-    if (record.kind === 'events') return { position: record.first + record.count - 1, time: record.lastTime }
-    return { position, time: timeAt(record, position) }
+    if (record.kind === 'events')
+      return { point: { position: record.first + record.count - 1, time: record.lastTime }, snapped: false }
+    const whole =
+      record.kind === 'windows'
+        ? record.windows.find((window) => position < window.first + window.count)
+        : record.kind === 'gap'
+          ? record
+          : undefined
+    const end = whole === undefined ? position : whole.first + whole.count - 1
+    if (whole === undefined || end === position)
+      return { point: { position, time: timeAt(record, position) }, snapped: false }
+    if (side === 'at') return { point: { position: end, time: whole.lastTime }, snapped: true }
+    return { point: (await this.#placeAt(whole.first - 1, 'at')).point, snapped: true }
   }
 
-  async #time(time: number, side: Side): Promise<Point> {
+  async #time(time: number, side: Side): Promise<Place> {
     // Times are whole milliseconds: "≤ T" is "before the first that is ≥ the next whole one".
     const first = await this.#log.positionAtTime(side === 'since' ? Math.ceil(time) : Math.floor(time) + 1)
-    return await this.#pointAt(first - 1)
-  }
-
-  #slice(
-    input: { readonly slice: number; readonly generation?: number; readonly bitmap?: string },
-    context: MomentContext,
-  ): Point {
-    const name = input.bitmap ?? context.bitmap
-    if (context.disk === undefined || name === undefined) {
-      throw new CheckpointError(
-        'POINT_INVALID',
-        'a slice is a point of one bitmap; say which disk and bitmap it belongs to, or name the point otherwise',
-        { slice: input.slice },
-      )
-    }
-    const disk = findDisk(this.#catalog(), context.disk)
-    const bitmap = disk.bitmaps.get(name)
-    if (bitmap === undefined)
-      throw new CheckpointError(
-        'BITMAP_NOT_FOUND',
-        `disk "${disk.id}" has no bitmap "${name}"; list its bitmaps`,
-        { disk: disk.id, bitmap: name },
-      )
-    return findSlice(disk.id, bitmap, input.slice, input.generation).from
+    return await this.#placeAt(first - 1, side)
   }
 }

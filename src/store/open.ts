@@ -4,13 +4,14 @@
  * Cost: LevelDB's own replay of at most one write-ahead file, one snapshot, and the tail of the log after it.
  */
 import { hash } from 'node:crypto'
-import { rename, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { decideRecovery } from '../commands/lifecycle.ts'
 import { CheckpointError } from '../errors.ts'
 import type { EventLog } from '../log/event-log.ts'
 import { type LogEnd, openLevelLog } from '../log/level-open.ts'
 import { MemoryEventLog } from '../log/memory-log.ts'
+import { checkCompactionOptions } from './auto-compact.ts'
 import { LogClock, systemClock } from './clock.ts'
 import { Core } from './core.ts'
 import { Derived } from './derived.ts'
@@ -21,13 +22,16 @@ import {
   pathsOf,
   readStoreFile,
   type StoreFile,
+  storeIsMade,
 } from './folder.ts'
 import { thisMachine } from './machine.ts'
+import { policyOf } from './policy.ts'
 import { rebuild } from './rebuild.ts'
+import type { FoldWrites } from './snapshots.ts'
+import { SpanIndex } from './span-index.ts'
+import { SPAN_EVENTS } from './spans.ts'
 import { Store } from './store.ts'
 import type { OpenOptions } from './types.ts'
-
-const SNAPSHOT_EVERY = 262_144
 
 /** What the log's end tells an opener; a new or memory log ended well. */
 type End = Pick<LogEnd, 'clean' | 'bootChanged' | 'level' | 'syncedHead'> & {
@@ -43,6 +47,7 @@ export async function openStore(folder: string, options: OpenOptions = {}): Prom
     throw new TypeError('the store needs a folder: a path, not empty')
   checkOptions(options)
   const paths = pathsOf(resolve(folder))
+  refuseHalfRepaired(paths)
   const file = await storeFile(paths, options.create !== false)
   const bootId = bootIdBytes((options.machine ?? thisMachine).bootId())
   const { log, end } = await openLevelLog({
@@ -55,7 +60,7 @@ export async function openStore(folder: string, options: OpenOptions = {}): Prom
     level: options.durability ?? 'process',
   })
   try {
-    if (file.making === true) await madeStore(paths, file)
+    if (file.making === true) await storeIsMade(paths, file)
     const derived = await Derived.open(paths.derived, file.making !== true, log.head.next)
     try {
       return await openOn(log, derived, end, file.id, paths.root, options)
@@ -69,10 +74,18 @@ export async function openStore(folder: string, options: OpenOptions = {}): Prom
   }
 }
 
+export interface MemoryOpenOptions extends OpenOptions {
+  /** One that another store was opened on. Default: an empty one. */
+  readonly log?: EventLog
+  /**
+   * The process that recorded the log is taken as running on, not as ended: its disks stay attached and its backups running, and
+   * opening records nothing. What a replay of the past wants.
+   */
+  readonly stillRunning?: boolean
+}
+
 /** A store in memory, with the same behaviour: for tests and for trying things out. Give `log` to open one again. */
-export async function openMemoryStore(
-  options: OpenOptions & { readonly log?: EventLog } = {},
-): Promise<Store> {
+export async function openMemoryStore(options: MemoryOpenOptions = {}): Promise<Store> {
   checkOptions(options)
   const log = options.log ?? new MemoryEventLog()
   const end: End = { clean: true, bootChanged: false, level: 'process', syncedHead: log.syncedHead }
@@ -88,26 +101,38 @@ async function openOn(
   options: OpenOptions,
 ): Promise<Store> {
   const head = log.head.next - 1
-  const { state, replayed } = await rebuild(log, derived, storeId, head)
+  const snapshotEvery = options.snapshotEvery ?? SPAN_EVENTS
+  const spans = await SpanIndex.open({ log, derived, every: Math.min(SPAN_EVENTS, snapshotEvery) })
+  const fold: FoldWrites = (span, target) => spans.union(span, target)
+  const { state, replayed } = await rebuild(log, derived, storeId, head, {}, { fold, feed: spans })
   const durability = options.durability ?? 'process'
   const core = new Core({
     log,
     derived,
-    clock: new LogClock(options.clock ?? systemClock),
+    clock: new LogClock(options.clock ?? systemClock, state.catalog.clockSteps().at(-1)?.at.time ?? null),
     state,
     storeId,
     durability,
     actor: options.actor,
-    snapshotEvery: options.snapshotEvery ?? SNAPSHOT_EVERY,
+    snapshotEvery,
+    spans,
     snapshotAt: head - replayed,
+    compaction: options.compaction?.policy,
+    stillRunning: stillRunning(options),
   })
   core.keeper.settleAll()
-  await recover(core, end)
+  if (!stillRunning(options)) await recover(core, end)
+  spans.start((work) => core.committer.exclusive(work))
+  if (options.compaction !== undefined) core.compactByItself(options.compaction)
   return new Store(core, {
     folder,
     durability,
     opened: { clean: end.clean, rebooted: end.bootChanged, replayed, rebuilt: [] },
   })
+}
+
+function stillRunning(options: MemoryOpenOptions): boolean {
+  return options.stillRunning === true
 }
 
 /** R10, R32: interrupted backups are found, and what a restart of the machine may have cost is declared. */
@@ -128,30 +153,25 @@ async function recover(core: Core, end: End): Promise<void> {
   })
 }
 
+/** A repair that was killed while it exchanged the log: parts of two logs may lie side by side. */
+export function refuseHalfRepaired(paths: FolderPaths): void {
+  if (!existsSync(paths.repairing)) return
+  throw new CheckpointError(
+    'LOG_DAMAGED',
+    `a repair of ${paths.root} did not come to its end; run "slicelog --store ${paths.root} repair" again, it goes on where it was`,
+    { problem: 'repair-unfinished', folder: paths.root },
+  )
+}
+
 async function storeFile(paths: FolderPaths, create: boolean): Promise<StoreFile> {
   if (create && (await isVacant(paths))) return await makeStoreFile(paths)
   return await readStoreFile(paths)
 }
 
-/** The log exists now: from here on a missing one is damage, never a fresh start. */
-async function madeStore(paths: FolderPaths, { making: _, ...file }: StoreFile): Promise<void> {
-  const temporary = `${paths.storeFile}.${process.pid}`
-  try {
-    await writeFile(temporary, `${JSON.stringify(file, null, 2)}\n`, { mode: 0o640, flush: true })
-    await rename(temporary, paths.storeFile)
-  } catch (cause) {
-    throw new CheckpointError(
-      'IO_FAILED',
-      `cannot finish making the store in ${paths.root}: ${(cause as Error).message}`,
-      { folder: paths.root },
-      cause,
-    )
-  }
-}
-
 function checkOptions(options: unknown): void {
   if (typeof options !== 'object' || options === null) throw new TypeError('the options must be an object')
-  const { create, durability, clock, machine, actor, snapshotEvery } = options as Partial<OpenOptions>
+  const { create, durability, clock, machine, actor, snapshotEvery, compaction } =
+    options as Partial<OpenOptions>
   const need = (right: boolean, what: string) => {
     if (!right) throw new TypeError(what)
   }
@@ -169,6 +189,10 @@ function checkOptions(options: unknown): void {
     clock === undefined || (typeof clock?.now === 'function' && typeof clock.monotonic === 'function'),
     'clock must have the methods now() and monotonic()',
   )
+  if (compaction !== undefined) {
+    checkCompactionOptions(compaction)
+    policyOf(compaction.policy)
+  }
   need(machine === undefined || typeof machine?.bootId === 'function', 'machine must have a method bootId()')
 }
 

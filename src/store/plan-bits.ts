@@ -8,11 +8,10 @@ import type { BackupMode, Base, Point } from '../../events/types.ts'
 import { DirtyBitmap } from '../../projections/bitmap.ts'
 import type { BitmapBits } from '../../projections/bits.ts'
 import { type PlanShape, planReason } from '../../projections/plan.ts'
-import type { BitmapState, DiskState } from '../../projections/state.ts'
-import type { EventLog } from '../log/event-log.ts'
+import type { BitmapState, ClockStep, DiskState } from '../../projections/state.ts'
 import { loadSlice } from './bits-loader.ts'
 import type { Derived } from './derived.ts'
-import { foldWrites } from './fold-writes.ts'
+import type { FoldWrites } from './snapshots.ts'
 import type { Plan, PlanExtent, PlanSource } from './types.ts'
 
 export interface PlanSubject {
@@ -22,6 +21,8 @@ export interface PlanSubject {
   readonly base: Base
   readonly point: Point
   readonly shape: PlanShape
+  /** R22, where the base was given as a time. */
+  readonly clockSteps: readonly ClockStep[]
 }
 
 /** Everything but α. `upTo`: the log's position up to which stretches were folded. */
@@ -33,7 +34,7 @@ export interface FixedBits {
 export async function prepareFixed(
   subject: PlanSubject,
   bits: BitmapBits,
-  log: EventLog,
+  fold: FoldWrites,
   derived: Derived,
   upTo: number,
 ): Promise<FixedBits> {
@@ -51,23 +52,18 @@ export async function prepareFixed(
   }
   target.orAll(slices)
   for (const stretch of shape.stretches) {
-    await foldWrites(
-      log,
-      { disk, after: stretch.from.position, upTo: Math.min(stretch.to.position, upTo) },
-      target,
-    )
+    await fold({ disk, after: stretch.from.position, upTo: Math.min(stretch.to.position, upTo) }, target)
   }
   if (shape.outside !== null) target.setRange(shape.outside.from, shape.outside.to - shape.outside.from)
   return { bits: target, upTo }
 }
 
 /** Folds what stretches that reach the plan's point gained since `fixed` was prepared. */
-export async function topUp(fixed: FixedBits, subject: PlanSubject, log: EventLog): Promise<void> {
+export async function topUp(fixed: FixedBits, subject: PlanSubject, fold: FoldWrites): Promise<void> {
   if (subject.shape.whole !== null) return
   for (const stretch of subject.shape.stretches) {
     if (stretch.to.position <= fixed.upTo) continue
-    await foldWrites(
-      log,
+    await fold(
       { disk: subject.disk, after: Math.max(fixed.upTo, stretch.from.position), upTo: stretch.to.position },
       fixed.bits,
     )
@@ -94,6 +90,7 @@ export class MadePlan implements Plan {
   readonly point: Point
   readonly complete: boolean
   readonly lost: PlanShape['lost']
+  readonly clockSteps: readonly ClockStep[]
   readonly bytes: number
   readonly granularity: number
   readonly digest: string
@@ -119,6 +116,7 @@ export class MadePlan implements Plan {
     this.point = subject.point
     this.complete = shape.complete
     this.lost = shape.lost
+    this.clockSteps = subject.clockSteps
     this.bytes = known.bytes
     this.granularity = bitmap.granularity
     this.digest = known.digest

@@ -6,15 +6,21 @@ import type { Base, DomainEvent, LogRecord, Point } from '../../events/types.ts'
 import type { DirtyBitmap } from '../../projections/bitmap.ts'
 import { setExtents } from '../../projections/bits.ts'
 import { planShape } from '../../projections/plan.ts'
+import type { BackupState, BitmapState, DiskState } from '../../projections/state.ts'
 import { NO_BASE } from '../commands/begin.ts'
 import { findDisk } from '../commands/find.ts'
 import type { BeginBackup, PlanMoment } from '../commands/types.ts'
 import { CheckpointError } from '../errors.ts'
 import type { EventLog } from '../log/event-log.ts'
+import { stepsSince } from './clock-steps.ts'
+import { combinedPlan } from './combined-plan.ts'
 import type { Derived } from './derived.ts'
+import { foldWrites } from './fold-writes.ts'
 import type { Moments } from './moments.ts'
 import { type FixedBits, finish, type MadePlan, type PlanSubject, prepareFixed, topUp } from './plan-bits.ts'
 import { materialize, type RebuildOptions, rebuild } from './rebuild.ts'
+import type { FoldWrites } from './snapshots.ts'
+import type { SpanIndex } from './span-index.ts'
 import { State } from './state.ts'
 import type { Plan } from './types.ts'
 
@@ -32,10 +38,19 @@ export interface Prepared {
   readonly fixed: FixedBits
 }
 
+/** The state in which a backup began. */
+export interface BackupMoment {
+  readonly backup: BackupState
+  readonly state: State
+  readonly disk: DiskState
+  readonly bitmap: BitmapState
+}
+
 export interface PlannerParts {
   readonly log: EventLog
   readonly derived: Derived
   readonly state: State
+  readonly spans: Pick<SpanIndex, 'union'>
   readonly storeId: string
 }
 
@@ -43,8 +58,12 @@ export class Planner {
   readonly #parts: PlannerParts
   readonly #moments: Moments
 
+  /** A stretch of any length, from the span index; a replay uses nothing derived. */
+  readonly #fold: FoldWrites
+
   constructor(parts: PlannerParts, moments: Moments) {
     this.#parts = parts
+    this.#fold = (span, target) => parts.spans.union(span, target)
     this.#moments = moments
   }
 
@@ -53,45 +72,61 @@ export class Planner {
   }
 
   /** A plan of `state` as it is, recording nothing (R25). */
-  async #of(state: State, subject: Omit<PlanSubject, 'shape'>): Promise<Plan> {
+  async #of(state: State, subject: Omit<PlanSubject, 'shape' | 'clockSteps'>): Promise<Plan> {
     const whole: PlanSubject = {
       ...subject,
       shape: planShape(subject.disk, subject.bitmap, subject.base, subject.point),
+      clockSteps: stepsSince(state.catalog, subject.base),
     }
     const bits = state.bits.bitmap(subject.disk.id, subject.bitmap.name)!
+    const alone: FoldWrites = (span, target) => foldWrites(this.#parts.log, span, target)
     return finish(
-      await prepareFixed(whole, bits, this.#parts.log, this.#parts.derived, subject.point.position),
+      await prepareFixed(whole, bits, alone, this.#parts.derived, subject.point.position),
       whole,
       bits,
     )
   }
 
-  /** R26: the plan of a past backup, made again from the log alone. */
+  /** R26: the plan of a past backup, made again from the log alone. Of a combined one: the union of its members'. */
   async replay(id: string, options: RebuildOptions = {}): Promise<Plan> {
+    const combined = this.#state.catalog.backup(id)
+    if (combined !== undefined && combined.of !== null) {
+      const members: Plan[] = []
+      for (const member of combined.of) members.push(await this.replay(member, options))
+      return combinedPlan(combined, members)
+    }
+    const { state, disk, bitmap, backup } = await this.momentOf(id, { ...options, fromLogAlone: true })
+    return await this.#of(state, { disk, bitmap, mode: backup.mode, base: backup.base, point: backup.point })
+  }
+
+  /** Everything as it was when a backup began, itself left out. BACKUP_NOT_FOUND; BACKUP_STATE for a combined one. */
+  async momentOf(id: string, options: RebuildOptions = {}): Promise<BackupMoment> {
     const backup = this.#state.catalog.backup(id)
     if (backup === undefined)
       throw new CheckpointError('BACKUP_NOT_FOUND', `there is no backup "${id}"; list the backups`, {
         backup: id,
       })
+    if (backup.of !== null) {
+      throw new CheckpointError(
+        'BACKUP_STATE',
+        `backup "${id}" never began: its copy was combined from ${backup.of.map((member) => `"${member}"`).join(', ')}; ask about those`,
+        { backup: id, of: backup.of },
+      )
+    }
     const record = await this.#moments.beginOf(backup)
-    const before = await this.#alone(record.first - 1, options)
+    const { log, derived, storeId } = this.#parts
+    // The index of spans serves only who does not ask for the log alone (rebuild looks).
+    const { state } = await rebuild(log, derived, storeId, record.first - 1, options, { fold: this.#fold })
     for (let i = 0; i < record.events.length; i++) {
       const event = record.events[i]!
       if (event.type === 'backup-begun' && event.backup === id) break
       const one: LogRecord = { ...record, first: record.first + i, count: 1, events: [event] }
-      await materialize(before, one, this.#parts.derived)
-      before.bits.applyEvent(event, record.first + i)
-      before.catalog.applyEvent(event, record.first + i, backup.point)
+      await materialize(state, one, derived)
+      state.bits.applyEvent(event, record.first + i)
+      state.catalog.applyEvent(event, record.first + i, backup.point)
     }
-    const disk = before.catalog.disk(backup.disk)!
-    const bitmap = disk.bitmaps.get(backup.bitmap)!
-    return await this.#of(before, {
-      disk,
-      bitmap,
-      mode: backup.mode,
-      base: backup.base,
-      point: backup.point,
-    })
+    const disk = state.catalog.disk(backup.disk)!
+    return { backup, state, disk, bitmap: disk.bitmaps.get(backup.bitmap)! }
   }
 
   /** Beside the committer: slices and log stretches, so that writes wait little (R25). Undefined: no such bitmap. */
@@ -108,12 +143,13 @@ export class Planner {
       base,
       point,
       shape: planShape(disk, bitmap, base, point),
+      clockSteps: [],
     }
     const bits = this.#state.bits.bitmap(disk.id, bitmap.name)!
     const key = keyOf(subject, point.position)
     return {
       key,
-      fixed: await prepareFixed(subject, bits, this.#parts.log, this.#parts.derived, point.position),
+      fixed: await prepareFixed(subject, bits, this.#fold, this.#parts.derived, point.position),
     }
   }
 
@@ -128,14 +164,15 @@ export class Planner {
       base,
       point: moment.point,
       shape: planShape(disk, bitmap, base, moment.point),
+      clockSteps: stepsSince(moment.state, base),
     }
     const bits = await this.#bitsAt(moment, disk.id, bitmap.name)
     const head = this.#state.catalog.last.position
     if (ready !== undefined && ready.key === keyOf(subject, ready.fixed.upTo)) {
-      await topUp(ready.fixed, subject, this.#parts.log)
+      await topUp(ready.fixed, subject, this.#fold)
       return finish(ready.fixed, subject, bits)
     }
-    const fixed = await prepareFixed(subject, bits, this.#parts.log, this.#parts.derived, head)
+    const fixed = await prepareFixed(subject, bits, this.#fold, this.#parts.derived, head)
     addToldWindows(fixed.bits, moment, subject, head)
     return finish(fixed, subject, bits)
   }
@@ -160,11 +197,6 @@ export class Planner {
       fork.bits.applyEvent(event, first + i)
     }
     return fork.bits.bitmap(disk, bitmap)!
-  }
-
-  async #alone(position: number, options: RebuildOptions): Promise<State> {
-    const { log, derived, storeId } = this.#parts
-    return (await rebuild(log, derived, storeId, position, { ...options, fromLogAlone: true })).state
   }
 }
 

@@ -5,11 +5,10 @@
  * means after the last event whose time is ≤ it; as `since`, before the first whose time is ≥ it (R22). A position
  * inside a record of commands means the record's end (R20).
  */
-import type { Point } from '../../events/types.ts'
 import { CheckpointError } from '../errors.ts'
 import type { PointInput, SinceInput } from './types.ts'
 
-export const START: Point = { position: -1, time: null }
+export { START } from '../../projections/catalog.ts'
 
 const ISO = /^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$/
 

@@ -7,7 +7,9 @@ import { slicesNeeded } from '../../projections/bits.ts'
 import type { EventLog } from '../log/event-log.ts'
 import { loadSlice } from './bits-loader.ts'
 import { type Derived, DerivedMissing } from './derived.ts'
-import { load } from './snapshots.ts'
+import { foldWrites } from './fold-writes.ts'
+import { type FoldWrites, load } from './snapshots.ts'
+import type { SpanIndex } from './span-index.ts'
 import { cutRecord, State } from './state.ts'
 
 export interface RebuildOptions {
@@ -15,6 +17,14 @@ export interface RebuildOptions {
   readonly onProgress?: ((position: number) => void) | undefined
   /** Use nothing derived: what an audit asks for (R26). */
   readonly fromLogAlone?: boolean
+}
+
+/** How a rebuild gets by without decoding, and who wants to see what it folds. */
+export interface RebuildHelp {
+  /** Adds writes to stored bits; default: decodes them. */
+  readonly fold?: FoldWrites | undefined
+  /** Fed with every record that is folded: for the state that goes on living. */
+  readonly feed?: SpanIndex | undefined
 }
 
 export interface Rebuilt {
@@ -30,18 +40,20 @@ export async function rebuild(
   storeId: string,
   position: number,
   options: RebuildOptions = {},
+  help: RebuildHelp = {},
 ): Promise<Rebuilt> {
   if (options.fromLogAlone !== true) {
-    const state = await usable(log, derived, storeId, position)
+    const fold: FoldWrites = help.fold ?? ((span, target) => foldWrites(log, span, target))
+    const state = await usable(log, derived, storeId, position, fold)
     if (state !== undefined) {
       try {
-        return await foldTail(log, derived, state, position, options)
+        return await foldTail(log, derived, state, position, options, help.feed)
       } catch (error) {
         if (!(error instanceof DerivedMissing)) throw error
       }
     }
   }
-  return await foldTail(log, derived, new State(), position, options)
+  return await foldTail(log, derived, new State(), position, options, help.feed)
 }
 
 /** Snapshots that cannot even be looked through are as good as none. */
@@ -50,9 +62,10 @@ async function usable(
   derived: Derived,
   storeId: string,
   position: number,
+  fold: FoldWrites,
 ): Promise<State | undefined> {
   try {
-    return await load(derived, storeId, position, log)
+    return await load(derived, storeId, position, fold, log)
   } catch (error) {
     derived.rebuilt.push(`the snapshots could not be read (${(error as Error).message})`)
     return undefined
@@ -65,12 +78,18 @@ async function foldTail(
   state: State,
   position: number,
   options: RebuildOptions,
+  feed: SpanIndex | undefined,
 ): Promise<Rebuilt> {
   const from = state.catalog.last.position + 1
+  feed?.begin(from - 1, state.catalog)
   if (from > position) return { state, replayed: 0 }
   const signal = options.signal === undefined ? {} : { signal: options.signal }
   for await (const records of log.read({ from, to: position, ...signal })) {
-    for (const record of records) await foldOne(state, cutRecord(record, position), derived)
+    for (const record of records) {
+      await foldOne(state, cutRecord(record, position), derived)
+      feed?.folded(record)
+    }
+    await feed?.room()
     options.onProgress?.(state.catalog.last.position)
   }
   return { state, replayed: position + 1 - from }

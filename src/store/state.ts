@@ -21,9 +21,18 @@ export class State {
   }
 }
 
+/** Whole windows only: a point never lies inside one (R29). */
+function cutWindows(record: Extract<LogRecord, { kind: 'windows' }>, until: number): LogRecord {
+  const windows = record.windows.filter((window) => window.first <= until)
+  const last = windows[windows.length - 1]!
+  return { ...record, count: last.first + last.count - record.first, lastTime: last.lastTime, windows }
+}
+
 /** The part of a record up to position `until`, which must lie inside it; the record itself when it ends there. */
 export function cutRecord(record: LogRecord, until: number): LogRecord {
-  if (record.kind !== 'writes' || record.first + record.count - 1 <= until) return record
+  if (record.first + record.count - 1 <= until) return record
+  if (record.kind === 'windows') return cutWindows(record, until)
+  if (record.kind !== 'writes') return record
   const sections = []
   let left = until - record.first + 1
   let lastTime = record.time

@@ -6,25 +6,48 @@ import { randomUUID } from 'node:crypto'
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Observable } from 'rxjs'
-import type { Point, Recorder } from '../../events/types.ts'
-import { checkGranularity } from '../../projections/bitmap.ts'
+import type { LogRecord, LostStretch, Point, Recorder } from '../../events/types.ts'
+import { checkGranularity, type DirtyBitmap } from '../../projections/bitmap.ts'
+import type { DiskState, ToldOf } from '../../projections/state.ts'
 import type { Answer } from '../commands/answer.ts'
 import { baseOf } from '../commands/begin.ts'
 import { findBitmap, findDisk } from '../commands/find.ts'
+import { needName } from '../commands/names.ts'
 import { makeRoom } from '../commands/slices.ts'
 import { CheckpointError } from '../errors.ts'
 import { limits } from '../limits.ts'
-import type { Followed } from '../log/event-log.ts'
+import type { Followed, ReadOptions } from '../log/event-log.ts'
+import { LevelEventLog } from '../log/level-log.ts'
+import { needObject, needObjects } from './arguments.ts'
 import { Backup } from './backup.ts'
+import { type BeginView, beginView } from './begin-view.ts'
 import { changedBetween } from './changed.ts'
+import { stepsAcross } from './clock-steps.ts'
+import type { Compacted, CompactOptions } from './compactor.ts'
+import { type Copied, type CopyOptions, copyStore } from './copy.ts'
 import type { BeginCommand, Core, StoreCommand } from './core.ts'
+import { Cursor, type CursorInfo } from './cursors.ts'
 import { Disk } from './disk.ts'
-import { eventsOf } from './event-view.ts'
+import type { Span } from './fold-writes.ts'
 import { FORMAT } from './folder.ts'
+import { type CompactionEstimate, estimateOf, growthOf } from './growth.ts'
+import { matching, wantsWrites } from './log-filter.ts'
 import type { MomentContext, Side } from './moments.ts'
 import { PastState } from './past.ts'
+import { timeOf } from './points.ts'
+import type { PolicyInput } from './policy.ts'
+import type { Projection, ProjectionOptions } from './projection.ts'
+import type { ProjectionDefinition } from './projection-fold.ts'
+import {
+  type EventsFrom,
+  type FollowStoreOptions,
+  Readers,
+  type StoreStats,
+  type StreamFrom,
+} from './readers.ts'
 import type { RebuildOptions } from './rebuild.ts'
-import { events, fold } from './streams.ts'
+import type { PositionRange, Touching } from './spans.ts'
+import { fold, type Marked } from './streams.ts'
 import type {
   BeginRequest,
   Changed,
@@ -57,10 +80,19 @@ export interface StoreFacts {
   readonly opened: StoreStatus['opened']
 }
 
+/** What a store is made of, for the parts of slicelog that stand beside it (the owner's door, verify); not for its users. */
+export let coreOf: (store: Store) => Core
+
 export class Store extends StateView {
   readonly #core: Core
   readonly #facts: StoreFacts
+  readonly #readers: Readers
+  readonly #beforeClose = new Set<() => Promise<void>>()
   #closing: Promise<void> | undefined
+
+  static {
+    coreOf = (store) => store.#core
+  }
 
   constructor(core: Core, facts: StoreFacts) {
     super(
@@ -70,6 +102,7 @@ export class Store extends StateView {
     )
     this.#core = core
     this.#facts = facts
+    this.#readers = new Readers(core)
   }
 
   get folder(): string | null {
@@ -96,9 +129,18 @@ export class Store extends StateView {
    */
   async ensureDisk(
     id: string,
-    disk: { readonly size: number; readonly quiet?: boolean; readonly recorder?: Recorder },
+    disk: {
+      readonly size: number
+      readonly quiet?: boolean
+      readonly recorder?: Recorder
+      /** When it is attached, ms: for writes of the past that follow. Never before the log's last event. Default: now. */
+      readonly time?: number
+    },
     options: CommandOptions = {},
   ): Promise<Disk> {
+    needName('disk', id)
+    needObject('the disk', disk)
+    needObject('the options', options)
     const held = this.#core.catalog.disk(id)
     const recorder = disk.recorder ?? held?.recorder ?? 'caller'
     const attach = { type: 'attach-disk', disk: id, recorder, quiet: disk.quiet === true } as const
@@ -114,20 +156,21 @@ export class Store extends StateView {
       }
       // Attaching is this session's business: the command id stands for the adding, and may have been used for it before.
       const { commandId: _, ...cause } = options
-      if (!this.#core.isAttached(held)) await this.#core.run([attach], cause)
+      if (!this.#core.isAttached(held)) await this.#core.run([attach], { ...cause, time: disk.time })
     }
     return this.disk(id)
   }
 
   /** DISK_EXISTS, SIZE_INVALID. The disk is not attached by this. */
   async addDisk(id: string, disk: { readonly size: number }, options: CommandOptions = {}): Promise<Disk> {
+    needObject('the disk', disk)
     await this.#core.run([{ type: 'add-disk', disk: id, size: disk.size }], options)
     return new Disk(this.#core, this, id)
   }
 
-  /** DISK_NOT_FOUND. */
+  /** By id: whether it is there is looked up at every call of the handle, since a command id may come back after it went (R13). */
   disk(id: string): Disk {
-    findDisk(this.#core.catalog, id)
+    needName('disk', id)
     return new Disk(this.#core, this, id)
   }
 
@@ -143,6 +186,7 @@ export class Store extends StateView {
     commands: readonly StoreCommand[],
     options: CommandOptions = {},
   ): Promise<readonly Answer[]> {
+    needObjects('the commands', commands)
     return (await this.#core.run(commands, options, 'transaction')).answers
   }
 
@@ -151,6 +195,8 @@ export class Store extends StateView {
     requests: readonly ({ readonly disk: string } & BeginRequest)[],
     options: CommandOptions & { readonly completion?: 'individual' | 'grouped' } = {},
   ): Promise<Backup[]> {
+    needObjects('the requests', requests)
+    needObject('the options', options)
     const { completion = 'individual', ...cause } = options
     if (completion !== 'individual' && completion !== 'grouped')
       throw new TypeError(`there is no completion ${JSON.stringify(completion)}; give individual or grouped`)
@@ -180,11 +226,20 @@ export class Store extends StateView {
 
   // — backups and checkpoints
 
-  /** BACKUP_NOT_FOUND. After a restart of the agent, the way back to what was begun (R10). */
+  /** After a restart of the agent, the way back to what was begun (R10). By id, like `disk`; its `info` tells BACKUP_NOT_FOUND. */
   backup(id: string): Backup {
-    const backup = new Backup(this.#core, id)
-    void backup.info
-    return backup
+    needName('backup', id)
+    return new Backup(this.#core, id)
+  }
+
+  /**
+   * Copies of a chain were combined offline into one: from now on it is a backup of its own, with the base of the oldest and the
+   * point of the newest. `of`: oldest first, each of them kept, and such that it may be laid on the one before (R25).
+   * @throws CheckpointError BACKUP_EXISTS, BACKUP_NOT_FOUND, BACKUP_CHAIN
+   */
+  async recordCombined(id: string, of: readonly string[], options: CommandOptions = {}): Promise<Backup> {
+    await this.#core.run([{ type: 'record-combined', backup: id, of }], options)
+    return this.backup(id)
   }
 
   /** A name for this moment, which can be answered for ever. With bitmaps, each is banked there as well (R19). */
@@ -196,6 +251,8 @@ export class Store extends StateView {
     } = {},
     options: CommandOptions = {},
   ): Promise<CheckpointInfo> {
+    needObject('the checkpoint', checkpoint)
+    if (checkpoint.bitmaps !== undefined) needObjects('the bitmaps', checkpoint.bitmaps)
     const { answers, point } = await this.#core.run(
       [
         {
@@ -227,17 +284,25 @@ export class Store extends StateView {
 
   /** The whole state as it was at any moment (R22). */
   async at(point: PointInput, options: RebuildOptions = {}): Promise<PastState> {
-    const { position } = await this.resolvePoint(point, 'at')
-    return new PastState(this.#core, await this.#core.at(position, options))
+    needObject('the options', options)
+    const found = await this.resolvePoint(point, 'at')
+    const steps =
+      typeof point === 'object' && 'time' in point
+        ? stepsAcross(this.#core.catalog, found, timeOf(point.time))
+        : []
+    return new PastState(this.#core, await this.#core.at(found.position, options), steps)
   }
 
   /** What was written to a disk between two points, whether or not a bitmap existed then (R23). */
   async changed(disk: string, options: ChangedOptions): Promise<Changed> {
+    needName('disk', disk)
+    needObject('the options', options)
     const granularity = options.granularity ?? limits.granularityDefault
     checkAnswerGranularity(granularity)
     const context = { disk, bitmap: options.bitmap }
-    const since = await this.resolvePoint(options.since, 'since', context)
-    const until = await this.resolvePoint(options.until ?? 'now', 'at', context)
+    const { moments } = this.#core
+    const { point: since, snapped: sinceSnapped } = await moments.place(options.since, 'since', context)
+    const { point: until, snapped } = await moments.place(options.until ?? 'now', 'at', context)
     if (since.position > until.position) {
       throw new CheckpointError(
         'POINT_ORDER',
@@ -245,18 +310,19 @@ export class Store extends StateView {
         { since: since.position, until: until.position },
       )
     }
-    const now = this.#core.catalog.disk(disk)
     const then =
       until.position === this.#core.catalog.last.position
         ? this.#core.catalog
         : (await this.#core.at(until.position, options)).catalog
     const found = findDisk(then, disk)
     checkGranules(disk, found.size, granularity)
-    return await changedBetween(this.#core.log, {
+    return await changedBetween((span, bits) => this.#core.spans.union(span, bits), {
       disk: found,
-      now: now?.number === found.number ? now : undefined,
+      now: this.#toldOf(found),
+      unknown: (options.until ?? 'now') === 'now' ? this.#unknownOf(found) : [],
       since,
       until,
+      snapped: snapped || sinceSnapped,
       granularity,
       clockSteps: this.#core.catalog.clockSteps(),
       signal: options.signal,
@@ -264,8 +330,22 @@ export class Store extends StateView {
     })
   }
 
+  /** What is known by now of a disk as it was: of itself, when it is still there, or until it was removed (R23, R35). */
+  #toldOf({ id, number }: DiskState): ToldOf | undefined {
+    const now = this.#core.catalog.disk(id)
+    if (now?.number !== number) return this.#core.catalog.diskByNumber(number)?.told
+    return { windows: now.windows, lost: now.lost }
+  }
+
+  /** What an unclean end left unknown up to this moment and no event tells yet (R32). */
+  #unknownOf({ id, number }: DiskState): readonly LostStretch[] {
+    const now = this.#core.catalog.disk(id)
+    return now?.number === number ? this.#core.unknownOf(now) : []
+  }
+
   /** What a begin would copy now, or why it would be refused. Records nothing (R25). A busy bitmap can be looked at. */
   async plan(request: PlanRequest): Promise<Plan> {
+    needObject('the request', request)
     const mode = checkMode(request.mode)
     const { catalog } = this.#core
     return await this.#core.plan(request, (base) => {
@@ -280,11 +360,22 @@ export class Store extends StateView {
 
   /** The plan of a past backup, made again from the log alone: nothing derived is used (R26). */
   async replayPlan(backup: string, options: RebuildOptions = {}): Promise<Plan> {
+    needName('backup', backup)
+    needObject('the options', options)
     return await this.#core.replay(backup, options)
+  }
+
+  /** What a backup was planned from: the state at its begin, for `explain`. BACKUP_NOT_FOUND. */
+  async beginOf(backup: string, options: RebuildOptions = {}): Promise<BeginView> {
+    const moment = await this.#core.momentOf(backup, options)
+    return beginView(moment, this.#core.derived, () =>
+      this.#core.momentOf(backup, { ...options, fromLogAlone: true }),
+    )
   }
 
   /** Where a moment lies in the log. */
   async resolvePoint(point: PointInput, side: Side, context: MomentContext = {}): Promise<Point> {
+    needObject('the context', context)
     return await this.#core.moments.point(point, side, context)
   }
 
@@ -299,42 +390,107 @@ export class Store extends StateView {
         ? this.head.position
         : (await this.resolvePoint(filter.to, 'at', context)).position
     let left = filter.limit ?? Number.POSITIVE_INFINITY
+    const read = await this.#spanOf(filter.commandId, Math.max(0, from), to)
     const signal = filter.signal === undefined ? {} : { signal: filter.signal }
+    if (read === null || left <= 0) return
     for await (const records of this.#core.log.read({
-      from: Math.max(0, from),
-      to,
+      ...read,
       reverse: filter.reverse === true,
+      ...(wantsWrites(filter) ? {} : { without: 'writes' as const }),
       ...signal,
     })) {
       for (const record of records) {
-        const all = eventsOf(record, this.#core.catalog)
-        for (const event of filter.reverse === true ? [...all].reverse() : all) {
-          if (event.position < from || event.position > to || !passes(event, filter)) continue
-          if (left-- <= 0) return
+        for (const event of matching(record, filter, this.#core.catalog, from, to)) {
           yield event
+          if (--left <= 0) return
         }
       }
     }
   }
 
-  /** Records from a point on: catch-up, then live, without gap or double. Says `caughtUp` and `fellBehind`. */
-  async *follow(
-    options: { readonly from?: PointInput; readonly signal?: AbortSignal } = {},
-  ): AsyncGenerator<Followed> {
-    const from = await this.#fromOf(options.from)
-    yield* this.#core.log.follow({
-      from,
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
-    })
+  /** The span that a command id narrows down to its one record; null when it is not there. */
+  async #spanOf(commandId: string | undefined, from: number, to: number) {
+    if (commandId === undefined) return { from, to }
+    const position = await this.#core.log.positionOfCommand(commandId)
+    if (position === undefined) return null
+    const { first, count } = await this.#core.moments.recordAt(position)
+    const span = { from: Math.max(from, first), to: Math.min(to, first + count - 1) }
+    return span.from > span.to ? null : span
   }
 
-  /** Events as an Observable: catch-up from a position (default: from now on), then live. */
-  events$(
-    options: { readonly from?: 'start' | 'now' | { readonly position: number } } = {},
-  ): Observable<RecordedEvent> {
+  /** Sets what the span's writes touched, as `changed` and plans do. */
+  async foldWrites(span: Span, target: DirtyBitmap): Promise<void> {
+    await this.#core.spans.union(span, target)
+  }
+
+  /** Ranges of positions that may hold writes touching the bytes, newest first, from the index of spans. */
+  touching(wanted: Touching): AsyncIterable<PositionRange> {
+    return this.#core.spans.touching(wanted)
+  }
+
+  /** A disk as it was, and the stretches that are known by now to have been lost (R35). DISK_NOT_FOUND. */
+  async diskAt(disk: string, point: Point, options: RebuildOptions = {}): Promise<DiskState> {
+    const { catalog } = this.#core
+    if (point.position >= catalog.last.position) return findDisk(catalog, disk)
+    const then = findDisk((await this.#core.at(point.position, options)).catalog, disk)
+    const now = catalog.disk(disk)
+    return now?.number === then.number ? { ...then, lost: now.lost } : then
+  }
+
+  /** The log's records as they are, in batches: for audits, which count columns and never objects. */
+  records(options: ReadOptions = {}): AsyncIterable<readonly LogRecord[]> {
+    return this.#core.log.read(options)
+  }
+
+  /**
+   * Records from a point or behind a cursor: catch-up, then live, without gap or double, with bounded memory however slow the
+   * reader is. Says `caughtUp` and `fellBehind`. Ends when aborted, and when the store closes.
+   */
+  follow(options: FollowStoreOptions = {}): AsyncGenerator<Followed> {
+    const now = this.head.position + 1
+    return this.#follow(now, options)
+  }
+
+  async *#follow(now: number, options: FollowStoreOptions): AsyncGenerator<Followed> {
     const { from = 'now' } = options
-    const position = from === 'start' ? 0 : from === 'now' ? this.head.position + 1 : from.position
-    return events(this.#core.log, this.#core.catalog, position)
+    yield* this.#readers.follow(from === 'now' ? now : await this.#firstOf(from, {}), options)
+  }
+
+  /**
+   * Events as an Observable: catch-up from a place (default: from now on), then live. With `markers` also what `follow` says:
+   * each item has a `kind`, `event`, `caughtUp` or `fellBehind`.
+   */
+  events$(options?: { readonly from?: EventsFrom; readonly markers?: false }): Observable<RecordedEvent>
+  events$(options: { readonly from?: EventsFrom; readonly markers: true }): Observable<Marked>
+  events$(options: { readonly from?: EventsFrom; readonly markers?: boolean } = {}): Observable<unknown> {
+    const { from = 'now', markers = false } = options
+    return markers ? this.#readers.marked(from) : this.#readers.events(from)
+  }
+
+  /** A reader's own place in the log, kept across opens. New ones stand before the first event. */
+  async cursor(name: string): Promise<Cursor> {
+    return await this.#readers.cursor(name)
+  }
+
+  async cursors(): Promise<CursorInfo[]> {
+    return await this.#readers.cursors()
+  }
+
+  /**
+   * Runs a fold of yours beside the store: live, its state stored with its cursor, folded anew when its version changes. Its
+   * errors stop it alone (PROJECTION_FAILED), never the store.
+   * @throws RangeError when one of that name runs already
+   */
+  async project<S>(
+    definition: ProjectionDefinition<S>,
+    options: ProjectionOptions = {},
+  ): Promise<Projection<S>> {
+    return await this.#readers.project(definition, options)
+  }
+
+  /** What was written, per disk and hour. The first question to a log that was never asked reads it once. */
+  async stats(options: { readonly disk?: string; readonly since?: number } = {}): Promise<StoreStats> {
+    return await this.#readers.stats(options)
   }
 
   /** A stream of state: a fold over every event from the start on. */
@@ -374,6 +530,11 @@ export class Store extends StateView {
       },
       checkpoints: [...catalog.checkpoints()].length,
       bytes: { log: await bytesIn(this.folder, 'log'), derived: await bytesIn(this.folder, 'derived') },
+      growth: await growthOf(log),
+      compaction: {
+        ...(await this.compactionEstimate()),
+        last: this.#core.autoCompaction?.last ?? null,
+      },
       memory: { bits },
       opened: { ...this.#facts.opened, rebuilt: [...derived.rebuilt] },
     }
@@ -385,28 +546,65 @@ export class Store extends StateView {
     await this.#core.keeper.snapshot()
   }
 
+  /**
+   * Folds writes older than the policy's ages into windows: never across a point that anything refers to, so every bitmap, slice
+   * and plan of the past stays as it is, and gives the space back (R29). What was folded is never whole again.
+   * @throws CheckpointError POLICY_INVALID, ABORTED, LOG_DAMAGED, OUTCOME_UNKNOWN, STORE_FAILED, STORE_CLOSED
+   */
+  async compact(options: CompactOptions = {}): Promise<Compacted> {
+    return await this.#core.compactor.compact(options)
+  }
+
+  /** What `compact` would give back now; records nothing. Exact up to half a million foldable events, else from a sample. */
+  async compactionEstimate(policy?: PolicyInput): Promise<CompactionEstimate> {
+    return await estimateOf(this.#core.log, this.#core.compactor, policy)
+  }
+
   /** Joins small records now; otherwise it happens by itself, and at close. */
   async repack(): Promise<{ readonly before: number; readonly after: number }> {
     return await this.#core.log.repack()
   }
 
-  /** Detaches this session's disks, waits for everything handed in, and lets go of the folder. Idempotent. */
+  /**
+   * A consistent copy of the store as it is now, while it goes on: `folder` must not exist, or be empty. Nothing is there until
+   * all is (R28).
+   * @throws CheckpointError TARGET_EXISTS, TARGET_INVALID, ABORTED, STORE_CLOSED, IO_FAILED
+   */
+  async copyTo(folder: string, options: CopyOptions = {}): Promise<Copied> {
+    const { log, derived } = this.#core
+    if (this.folder === null || !(log instanceof LevelEventLog))
+      throw new TypeError('a store in memory has no files to copy; open it in a folder')
+    return await copyStore({ root: this.folder, log, derived }, folder, options)
+  }
+
+  /**
+   * Waits for everything handed in, bytes that a `move` still carries included (R8), detaches this session's disks, and lets go
+   * of the folder. Idempotent. A move that never settles keeps the store open: its caller has to end it.
+   */
   async close(): Promise<void> {
-    this.#closing ??= this.#core.close()
+    this.#closing ??= this.#close()
     await this.#closing
+  }
+
+  /** Whoever works on the store by itself (the owner's socket) ends before the store does. Returns how to take it back. */
+  beforeClose(end: () => Promise<void>): () => void {
+    this.#beforeClose.add(end)
+    return () => void this.#beforeClose.delete(end)
+  }
+
+  async #close(): Promise<void> {
+    // Without anybody to wait for, what is called from now on is refused at once.
+    if (this.#beforeClose.size > 0) await Promise.allSettled([...this.#beforeClose].map((end) => end()))
+    await this.#core.close()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
   }
 
-  async #fromOf(from: PointInput | undefined): Promise<number> {
-    if (from === undefined || from === 'now') return this.head.position + 1
-    return await this.#firstOf(from, {})
-  }
-
   /** `log --from @5` begins with event 5, also inside a record; every other point begins with the first event after it. */
-  async #firstOf(from: PointInput, context: MomentContext): Promise<number> {
+  async #firstOf(from: StreamFrom, context: MomentContext): Promise<number> {
+    if (from instanceof Cursor) return from.position + 1
     const { position } = await this.resolvePoint(from, 'since', context)
     return typeof from === 'object' && 'position' in from ? from.position : position + 1
   }
@@ -449,19 +647,6 @@ function checkGranules(disk: string, size: number, granularity: number): void {
     'BITMAP_TOO_LARGE',
     `disk "${disk}" has more than 2^32 granules of ${granularity} bytes; ask with a larger granularity`,
     { disk, size, granularity },
-  )
-}
-
-function passes(event: RecordedEvent, filter: LogFilter): boolean {
-  if (filter.disk !== undefined && event.disk !== filter.disk) return false
-  if (filter.types !== undefined && !filter.types.includes(event.type)) return false
-  if (filter.actor !== undefined && event.cause.actor !== filter.actor) return false
-  if (filter.range === undefined) return true
-  const { offset, length } = event.data as { offset?: number; length?: number }
-  return (
-    event.type === 'write' &&
-    offset! < filter.range.offset + filter.range.length &&
-    offset! + length! > filter.range.offset
   )
 }
 

@@ -21,6 +21,8 @@ import type {
   ClockStep,
 } from '../../projections/state.ts'
 import type { CheckpointDeletion } from '../commands/checkpoints.ts'
+import type { CompactionOptions, LastPass } from './auto-compact.ts'
+import type { CompactionEstimate, Growth } from './growth.ts'
 
 /** The two levels, named by what an acknowledged write survives (R30). */
 export type Durability = 'process' | 'power'
@@ -48,6 +50,8 @@ export interface OpenOptions {
   readonly actor?: string
   /** Write events between two snapshots of the projections. Default 262144. */
   readonly snapshotEvery?: number
+  /** Folds old writes into windows by itself, throttled, while the store is open (R29). Default: only when `compact` is called. */
+  readonly compaction?: CompactionOptions
 }
 
 /** Cause and identity of a command (R13). */
@@ -107,6 +111,8 @@ export interface Plan {
   /** False only for `active` with a stretch missing (R11). */
   readonly complete: boolean
   readonly lost: readonly LostStretch[]
+  /** Steps of the clock between a base that was given as a time and the point; of every other base none (R22). */
+  readonly clockSteps: readonly ClockStep[]
   /** Bytes to copy: the sum of the extents. */
   readonly bytes: number
   readonly granularity: number
@@ -153,6 +159,13 @@ export interface EndAnswer {
   readonly droppedSlices: readonly []
 }
 
+export interface ForgetAnswer {
+  readonly id: string
+  readonly copy: 'forgotten'
+  /** False: it was forgotten before, and nothing was recorded. */
+  readonly changed: boolean
+}
+
 export interface BankAnswer {
   readonly slice: number
   readonly generation: number
@@ -170,7 +183,7 @@ export interface Changed {
   /** False when part of the disk's size at `until` cannot be vouched for; the extents then cover it (R24, R35). */
   readonly complete: boolean
   readonly lost: readonly LostStretch[]
-  /** Clock steps inside the span, when a point was given as a time (R22). */
+  /** Steps of the clock inside the span, however its points were given (R22). */
   readonly clockSteps: readonly ClockStep[]
   readonly digest: string
   readonly reason: string
@@ -256,7 +269,10 @@ export interface LogFilter {
   readonly disk?: string
   readonly types?: readonly string[]
   readonly actor?: string
-  /** Bytes: only writes that touch it. */
+  readonly correlationId?: string
+  /** What one command did: found by the index of command ids, without a scan. */
+  readonly commandId?: string
+  /** Bytes: only writes that touch it, and windows that hold such writes (R29). */
   readonly range?: { readonly offset: number; readonly length: number }
   readonly reverse?: boolean
   readonly limit?: number
@@ -282,6 +298,10 @@ export interface StoreStatus {
   readonly checkpoints: number
   /** Bytes on disk, of the log and of what is derived from it. */
   readonly bytes: { readonly log: number; readonly derived: number }
+  /** Of the log, over its last days. */
+  readonly growth: Growth
+  /** What the policy in force (else the default one) would give back now, and how its last pass by itself ended. */
+  readonly compaction: CompactionEstimate & { readonly last: LastPass | null }
   /** Bytes of bits in memory (α and successors; slices are not kept). */
   readonly memory: { readonly bits: number }
   /** How the last session ended and what opening found (R32). */

@@ -4,7 +4,7 @@
  * `42` means UNMAP in one and WRITE(10) in the other, and only the file as a whole tells which.
  */
 import { atLineEnd, newCursor, startLine, takeHexByte, takeHexPair, takeInteger } from './fields.ts'
-import { type RowKind, shareThatFits, type TraceFormat, type TraceRow } from './format.ts'
+import { type RowKind, setBad, shareThatFits, type TraceFormat, type TraceRow } from './format.ts'
 
 const SECTOR = 512
 const HEADER = 'time_us,op,size,lbn'
@@ -40,7 +40,7 @@ export const cloudPhysics: TraceFormat = {
   name: 'CloudPhysics CSV',
   columns: `${HEADER} (op in hexadecimal)`,
   detect: (lines) => shareOf(lines, 16) * headerBonus(lines),
-  parseLine: (bytes, start, end, row) => parse(bytes, start, end, row, takeHexOp),
+  parser: () => ({ parseLine: (bytes, start, end, row) => parse(bytes, start, end, row, takeHexOp) }),
 }
 
 /** The same with opcodes in decimal. */
@@ -48,7 +48,7 @@ export const cloudPhysicsDecimal: TraceFormat = {
   name: 'CloudPhysics CSV, decimal opcodes',
   columns: `${HEADER} (op in decimal)`,
   detect: (lines) => shareOf(lines, 10) * headerBonus(lines),
-  parseLine: (bytes, start, end, row) => parse(bytes, start, end, row, takeDecimalOp),
+  parser: () => ({ parseLine: (bytes, start, end, row) => parse(bytes, start, end, row, takeDecimalOp) }),
 }
 
 function parse(bytes: Uint8Array, start: number, end: number, row: TraceRow, takeOp: () => number): void {
@@ -72,8 +72,7 @@ function parse(bytes: Uint8Array, start: number, end: number, row: TraceRow, tak
   if (cursor.why === '' && row.offset > Number.MAX_SAFE_INTEGER)
     cursor.why = `lbn ${lbn} is beyond 2^53 bytes`
   if (cursor.why !== '') {
-    row.kind = 'bad'
-    row.why = cursor.why
+    setBad(row, cursor.why)
   } else if (typeof meaning === 'object') {
     row.kind = 'write'
     row.op = meaning.op

@@ -1,10 +1,23 @@
 /** The trace formats there are, and which of them a file is. Adding one means writing its object and naming it here. */
 import { CheckpointError } from '../errors.ts'
+import { blkparse } from './blkparse.ts'
 import { cloudPhysics, cloudPhysicsDecimal } from './cloudphysics.ts'
+import { fioLog2, fioLog3 } from './fio-iolog.ts'
 import type { TraceFormat } from './format.ts'
+import { msrCambridge } from './msr-cambridge.ts'
+import { nbdkitLog } from './nbdkit-log.ts'
 import { ownCsv } from './own-csv.ts'
 
-export const TRACE_FORMATS: readonly TraceFormat[] = [ownCsv, cloudPhysics, cloudPhysicsDecimal]
+export const TRACE_FORMATS: readonly TraceFormat[] = [
+  ownCsv,
+  cloudPhysics,
+  cloudPhysicsDecimal,
+  blkparse,
+  fioLog2,
+  fioLog3,
+  msrCambridge,
+  nbdkitLog,
+]
 
 /** Below this share of lines that fit, a file is foreign rather than damaged. */
 const SURE_ENOUGH = 0.5

@@ -8,10 +8,11 @@ import { CheckpointError } from '../errors.ts'
 import type { Disk } from '../store/disk.ts'
 import { timeOf } from '../store/points.ts'
 import type { Store } from '../store/store.ts'
-import { type BadLine, badLine, openTrace, type Trace } from './reader.ts'
+import type { TraceChoice } from './parts.ts'
+import { type BadLine, badLine, openTrace, type Trace, type TraceOptions } from './reader.ts'
 import type { TraceBatch } from './rows.ts'
 
-export interface ImportOptions {
+export interface ImportOptions extends TraceChoice {
   /** When the trace's first line happened. Default: the log's clock, never before its last event. */
   readonly at?: string | number | Date
   /** Count bad lines and go on, instead of refusing the whole trace. */
@@ -38,6 +39,8 @@ export interface Imported {
   readonly disk: string
   readonly trace: string
   readonly format: string
+  /** The device, file or export whose writes were recorded; null where the trace is of one disk, or has no write. */
+  readonly part: string | null
   readonly lines: number
   readonly writes: number
   /** Writes of length 0, which record nothing (R1). */
@@ -48,7 +51,7 @@ export interface Imported {
   readonly bad: number
   /** The first bad lines, when they were skipped. */
   readonly badLines: readonly BadLine[]
-  /** Lines whose time lay before the line above, recorded at that line's time. */
+  /** Lines whose time lay before the line above, or before what others recorded meanwhile: recorded at that time. */
   readonly clamped: number
   readonly bytes: number
   /** Positions of the first and the last write; null when the trace has none. */
@@ -63,9 +66,9 @@ export interface Imported {
 
 /**
  * Records a trace's writes on a disk. The caller has attached the disk (`ensureDisk`).
- * @throws CheckpointError TRACE_UNREADABLE, TRACE_UNKNOWN_FORMAT, TRACE_LINE_INVALID, TIME_INVALID (`at` before the log's
- * last event), DISK_NOT_FOUND: nothing is recorded. ABORTED: facts `writes` and `last` say how far it got; what is
- * recorded stays.
+ * @throws CheckpointError TRACE_UNREADABLE, TRACE_UNKNOWN_FORMAT, TRACE_LINE_INVALID, TRACE_CHOICE_INVALID, TIME_INVALID
+ * (`at` before the log's last event), DISK_NOT_FOUND: nothing is recorded. ABORTED: facts `writes` and `last` say how far
+ * it got; what is recorded stays.
  */
 export async function importTrace(
   store: Store,
@@ -89,6 +92,7 @@ export async function importTrace(
     disk,
     trace: path,
     format: recording.format,
+    part: recording.part,
     lines: counts.lines,
     writes: counts.writes,
     empty: counts.empty,
@@ -97,7 +101,7 @@ export async function importTrace(
     others: counts.others,
     bad: counts.bad,
     badLines: checked.badLines,
-    clamped: counts.clamped,
+    clamped: counts.clamped + landed.raised,
     bytes: counts.bytes,
     first: landed.first,
     last: landed.last,
@@ -124,13 +128,16 @@ interface Landed {
   first: number | null
   last: number | null
   writes: number
+  /** Rows whose time had to be raised. */
+  raised: number
 }
 
 async function record(disk: Disk, trace: Trace, start: number, options: ImportOptions): Promise<Landed> {
-  const landed: Landed = { first: null, last: null, writes: 0 }
+  const landed: Landed = { first: null, last: null, writes: 0, raised: 0 }
   try {
     for await (const batch of trace.batches()) {
-      const { first, count } = await disk.recordWrites(columns(batch, start, trace.counts.firstUs!))
+      const { first, count, raised } = await recordBatch(disk, columns(batch, start, trace.counts.firstUs!))
+      landed.raised += raised
       landed.first ??= first
       landed.last = first + count - 1
       landed.writes += count
@@ -140,6 +147,27 @@ async function record(disk: Disk, trace: Trace, start: number, options: ImportOp
     throw options.signal?.aborted ? aborted(trace.path, landed.writes, landed.last) : error
   }
   return landed
+}
+
+/** Others may write to an open store meanwhile: what they recorded is later than rows that lay before it (R22). */
+async function recordBatch(disk: Disk, writes: ReturnType<typeof columns>) {
+  let raised = 0
+  for (;;) {
+    try {
+      return { ...(await disk.recordWrites(writes)), raised }
+    } catch (error) {
+      const last = error instanceof CheckpointError && error.code === 'TIME_INVALID' && error.facts.last
+      if (typeof last !== 'number') throw error
+      raised = Math.max(raised, raise(writes.times, last))
+    }
+  }
+}
+
+/** How many times were before `last`, and are `last` now. */
+function raise(times: Float64Array, last: number): number {
+  let row = 0
+  for (; row < times.length && times[row]! < last; row++) times[row] = last
+  return row
 }
 
 function columns(batch: TraceBatch, start: number, firstUs: number) {
@@ -164,8 +192,16 @@ function startTime(store: Store, at: ImportOptions['at']): number {
   )
 }
 
-function readerOptions(disk: Disk, options: ImportOptions) {
-  return options.signal === undefined ? { size: disk.size } : { size: disk.size, signal: options.signal }
+function readerOptions(disk: Disk, options: ImportOptions): TraceOptions {
+  const { device, file, export: exported, action, signal } = options
+  return {
+    size: disk.size,
+    ...(device === undefined ? {} : { device }),
+    ...(file === undefined ? {} : { file }),
+    ...(exported === undefined ? {} : { export: exported }),
+    ...(action === undefined ? {} : { action }),
+    ...(signal === undefined ? {} : { signal }),
+  }
 }
 
 function tell(trace: Trace, phase: ImportProgress['phase'], options: ImportOptions): void {

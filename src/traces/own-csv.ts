@@ -3,7 +3,7 @@
  * `f` flush. What an NBD server's log gives with a line of awk, and small enough to gzip to eight bytes a write.
  */
 import { atLineEnd, newCursor, startLine, takeInteger, takeText } from './fields.ts'
-import { shareThatFits, type TraceFormat, type TraceRow } from './format.ts'
+import { setBad, shareThatFits, type TraceFormat, type TraceRow } from './format.ts'
 
 const HEADER = 'offset,length,t_us,op'
 const LINE = /^\s*\d+\s*,\s*\d+\s*,\s*\d+\s*,\s*[wztf]\s*$/
@@ -19,25 +19,21 @@ export const ownCsv: TraceFormat = {
     if (isHeader(firstLines[0] ?? '')) return 1
     return shareThatFits(firstLines, (line) => LINE.test(line))
   },
-  parseLine(bytes, start, end, row) {
-    if (
-      (bytes[start]! | 0x20) === O &&
-      isHeader(Buffer.from(bytes.subarray(start, end)).toString('latin1'))
-    ) {
-      row.kind = 'skip'
-      return
-    }
-    startLine(cursor, bytes, start, end)
-    row.offset = takeInteger(cursor, 'offset')
-    if (row.offset >= 0) row.length = takeInteger(cursor, 'length')
-    if (row.offset >= 0 && row.length >= 0) row.timeUs = takeInteger(cursor, 't_us')
-    if (cursor.why === '') takeOp(row)
-    if (cursor.why === '') atLineEnd(cursor, 4)
-    if (cursor.why !== '') {
-      row.kind = 'bad'
-      row.why = cursor.why
-    }
-  },
+  parser: () => ({ parseLine }),
+}
+
+function parseLine(bytes: Uint8Array, start: number, end: number, row: TraceRow): void {
+  if ((bytes[start]! | 0x20) === O && isHeader(Buffer.from(bytes.subarray(start, end)).toString('latin1'))) {
+    row.kind = 'skip'
+    return
+  }
+  startLine(cursor, bytes, start, end)
+  row.offset = takeInteger(cursor, 'offset')
+  if (row.offset >= 0) row.length = takeInteger(cursor, 'length')
+  if (row.offset >= 0 && row.length >= 0) row.timeUs = takeInteger(cursor, 't_us')
+  if (cursor.why === '') takeOp(row)
+  if (cursor.why === '') atLineEnd(cursor, 4)
+  if (cursor.why !== '') setBad(row, cursor.why)
 }
 
 function isHeader(line: string): boolean {

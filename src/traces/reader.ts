@@ -7,8 +7,9 @@
 import { CheckpointError } from '../errors.ts'
 import { limits } from '../limits.ts'
 import { lineText } from './fields.ts'
-import { emptyRow, type TraceFormat, type TraceRow } from './format.ts'
+import { emptyRow, type LineParser, type TraceFormat, type TraceRow } from './format.ts'
 import { detectFormat, unknownFormat } from './formats.ts'
+import { choiceOf, type TraceChoice, TraceParts } from './parts.ts'
 import { BATCH_ROWS, Rows, type TraceBatch } from './rows.ts'
 import { inspectSource, readSource, type SourceInfo, type SourceProgress } from './source.ts'
 
@@ -17,7 +18,7 @@ const CR = 0x0d
 const HASH = 0x23
 const SPACE = 0x20
 
-export interface TraceOptions {
+export interface TraceOptions extends TraceChoice {
   /** The disk's size in bytes: a range beyond it makes its line bad. */
   readonly size?: number
   /** Count bad lines and go on. Default: the first one ends reading. */
@@ -60,6 +61,8 @@ export interface Trace {
   readonly fileBytes: number
   /** Live: grows as batches are taken. */
   readonly counts: TraceCounts
+  /** The device, file or export that the writes are of; null while none was read, or where a trace is of one disk. */
+  readonly part: string | null
   /** The first bad lines, at most `limits.traceBadLinesQuoted`. */
   readonly badLines: readonly BadLine[]
   /** All of the trace's writes, once. */
@@ -68,8 +71,9 @@ export interface Trace {
 
 /**
  * Opens a trace: detects gzip and the format from the content, never from the name.
- * @throws CheckpointError TRACE_UNREADABLE, TRACE_UNKNOWN_FORMAT; while reading also TRACE_LINE_INVALID (unless
- * `skipBad`), and the signal's reason.
+ * @throws CheckpointError TRACE_UNREADABLE, TRACE_UNKNOWN_FORMAT, TRACE_CHOICE_INVALID (the format has no such choice);
+ * while reading also TRACE_LINE_INVALID (unless `skipBad`), at the end TRACE_CHOICE_INVALID (several disks and none
+ * chosen, or none of that name), and the signal's reason.
  */
 export async function openTrace(path: string, options: TraceOptions = {}): Promise<Trace> {
   const source = await inspectSource(path)
@@ -99,7 +103,8 @@ class TraceReader implements Trace {
   readonly #progress: SourceProgress = { fileBytes: 0, textBytes: 0 }
   readonly #row: TraceRow = emptyRow()
   readonly #source: SourceInfo
-  readonly #format: TraceFormat
+  readonly #parser: LineParser
+  readonly #parts: TraceParts
   readonly #options: TraceOptions
   readonly #end: number
   #batch = new Rows()
@@ -108,13 +113,19 @@ class TraceReader implements Trace {
 
   constructor(source: SourceInfo, format: TraceFormat, options: TraceOptions) {
     this.#source = source
-    this.#format = format
     this.#options = options
+    const choice = choiceOf(source.path, format, options)
+    this.#parser = format.parser(choice.action)
+    this.#parts = new TraceParts(source.path, format, choice)
     this.#end = options.size ?? Number.MAX_SAFE_INTEGER
     this.path = source.path
     this.format = format.name
     this.gzip = source.gzip
     this.fileSize = source.size
+  }
+
+  get part(): string | null {
+    return this.#parts.part
   }
 
   get fileBytes(): number {
@@ -137,6 +148,7 @@ class TraceReader implements Trace {
     }
     if (rest.length > 0) this.#line(rest, this.counts.lines === 0 ? afterByteOrderMark(rest) : 0, rest.length)
     yield* this.#flush()
+    this.#parts.finish(this.#parser.missed?.() ?? null)
   }
 
   #line(bytes: Buffer, start: number, newline: number): void {
@@ -145,8 +157,9 @@ class TraceReader implements Trace {
     const end = newline > start && bytes[newline - 1] === CR ? newline - 1 : newline
     if (isBlank(bytes, start, end) || bytes[start] === HASH) return
     const row = this.#row
-    this.#format.parseLine(bytes, start, end, row)
+    this.#parser.parseLine(bytes, start, end, row)
     if (row.kind === 'skip') return
+    this.#parts.sort(row)
     if (row.kind === 'bad') {
       this.#bad(bytes, start, end, row.why)
     } else if (row.kind === 'write' && (row.offset > this.#end || row.length > this.#end - row.offset)) {

@@ -64,7 +64,7 @@ async function act(store: Store, random: Random, id: string): Promise<unknown> {
   const bitmap = disk.bitmap(pick(random, BITMAPS))
   const options = { commandId: id }
   const running = store.backups().filter(({ state }) => state === 'running' || state === 'pending')
-  switch (whole(random, 14)) {
+  switch (whole(random, 16)) {
     case 0:
     case 1:
     case 2: {
@@ -133,6 +133,19 @@ async function act(store: Store, random: Random, id: string): Promise<unknown> {
       if (random() < 0.5) return await disk.resize(disk.size + (random() < 0.6 ? 1 : -1) * MiB, options)
       const other = disk.bitmap(BITMAPS[bitmap.name === BITMAPS[0] ? 1 : 0])
       return await bitmap.merge([{ disk: disk.id, bitmap: other.name }], options)
+    }
+    case 13: {
+      const done = store.backups({ state: 'succeeded' })
+      return done.length < 6
+        ? undefined
+        : await store.backup(pick(random, done).id).forget({ reason: 'old' }, options)
+    }
+    case 14: {
+      // Neighbours of one disk: a chain often enough; else a refusal, which is no step.
+      const done = store.backups({ disk: disk.id, state: 'succeeded' })
+      const at = whole(random, Math.max(1, done.length))
+      const of = done.slice(at, at + 2).map((backup) => backup.id)
+      return of.length < 2 ? undefined : await store.recordCombined(`combined-${id}`, of, options)
     }
     default:
       return await store.transaction(

@@ -330,6 +330,40 @@ describe('a store worked on by the command line alone', () => {
     expect((await cli(s, 'verify', '--against', path('main/store.json'))).code).toBe(2)
   })
 
+  test('R29: compact tells what it folded, a dry run what it would, status how the log grows', async () => {
+    const shape = {
+      policy: '0s:1ms',
+      'dry-run': true,
+      runs: expect.any(Number),
+      windows: expect.any(Number),
+      events: expect.any(Number),
+      bytes: { before: expect.any(Number), after: expect.any(Number) },
+      log: { before: expect.any(Number), after: expect.any(Number) },
+      'up-to': POINT,
+    }
+    expect(await json(s, 'compact', '--policy', '0s:1ms', '--dry-run')).toEqual(shape)
+    expect(await json(s, 'compact', '--policy', '7d:1m')).toMatchObject({ policy: '7d:1m', 'dry-run': false })
+    expect(await json(s, 'status')).toMatchObject({
+      growth: {
+        'events-per-day': expect.any(Number),
+        'bytes-per-day': expect.any(Number),
+        days: expect.any(Number),
+      },
+      compaction: {
+        policy: '7d:1m,90d:1h',
+        events: expect.any(Number),
+        bytes: expect.any(Number),
+        exact: true,
+        last: null,
+      },
+    })
+    for (const bad of ['1d', '1d:1h:1m', 'x:y']) {
+      const refused = await cli(s, 'compact', '--policy', bad, '--json')
+      expect(refused.code, bad).toBe(1)
+      expect(JSON.parse(refused.err), bad).toMatchObject({ error: { code: 'POLICY_INVALID' } })
+    }
+  })
+
   test('people get tables, without colour when piped', async () => {
     for (const words of [
       ['status'],
@@ -422,6 +456,7 @@ test('every command of the contract has help with examples', async () => {
     'at',
     'log',
     'verify',
+    'compact',
     'replay',
     'status',
     'head',

@@ -29,6 +29,14 @@ function living(catalog: Catalog, seed: number): string {
   return ids[seed % Math.max(1, ids.length)]?.id ?? 'none'
 }
 
+/** Any backup, mostly a succeeded one; in the order of their begin, so that neighbours are a chain now and then. */
+function succeeded(catalog: Catalog, seed: number): string {
+  const all = [...catalog.backups()]
+  const done = all.filter(({ phase }) => phase.kind === 'succeeded')
+  const from = done.length === 0 || seed % 8 === 0 ? all : done
+  return from[seed % Math.max(1, from.length)]?.id ?? 'none'
+}
+
 function begin(
   catalog: Catalog,
   { disk, bitmap }: BitmapRef,
@@ -127,6 +135,12 @@ const otherCommand = fc
         from: catalog.disk(disk)?.last ?? { position: 0, time: null },
         writes: 1,
         extents: [[0, 512]],
+      }),
+      (catalog) => ({ type: 'forget-backup', backup: succeeded(catalog, seed), reason: name }),
+      (catalog) => ({
+        type: 'record-combined',
+        backup: `m${catalog.last.position}`,
+        of: [succeeded(catalog, seed), succeeded(catalog, seed + 1)],
       }),
       () => (seed % 20 === 0 ? { type: 'remove-disk', disk } : { type: 'add-disk', disk, size: 1_000_000 }),
     ]

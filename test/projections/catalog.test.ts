@@ -1,9 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import type { LogRecord } from '../../events/types.ts'
-import { TOMBSTONES_MAX } from '../../projections/bitmap-state.ts'
 import { Catalog, START } from '../../projections/catalog.ts'
 import { OverlayMap } from '../../projections/overlay.ts'
-import { limits } from '../../src/limits.ts'
 import { given, recordOf, timeAt } from '../../src/testing/given.ts'
 import {
   begun,
@@ -129,10 +127,6 @@ describe('folding', () => {
       ['night', 'failed'],
       ['w', 'running'],
     ])
-  })
-
-  test('R18: tombstones have one limit, named in both places', () => {
-    expect(TOMBSTONES_MAX).toBe(limits.tombstonesMax)
   })
 })
 

@@ -460,7 +460,7 @@ describe('R13: command ids', () => {
     await disk.addBitmap('x', {}, { commandId: 'x' })
     await disk.bitmap('x').remove()
     expect((await disk.addBitmap('x', {}, { commandId: 'x' })).name).toBe('x')
-    await refused(store, 'BITMAP_NOT_FOUND', () => disk.bitmap('x'))
+    await refused(store, 'BITMAP_NOT_FOUND', () => disk.bitmap('x').info)
     const next = await again(log)
     expect(
       await next.createCheckpoint(

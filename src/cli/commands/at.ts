@@ -1,5 +1,6 @@
 /** `at`: the whole state as it was at any moment (R22). */
 import type { Command } from 'commander'
+import type { PastState } from '../../store/past.ts'
 import { parsePoint } from '../../store/points.ts'
 import type { PointInput } from '../../store/types.ts'
 import type { StateView } from '../../store/view.ts'
@@ -59,9 +60,10 @@ async function bitmapsOf(past: StateView) {
   )
 }
 
-function shape(past: StateView, bitmaps: readonly BitmapThen[]) {
+function shape(past: PastState, bitmaps: readonly BitmapThen[]) {
   return {
     point: past.point,
+    'clock-steps': past.clockSteps,
     disks: past.disks().map((disk) => ({
       ...diskShape(disk),
       bitmaps: bitmaps
@@ -78,7 +80,7 @@ function shape(past: StateView, bitmaps: readonly BitmapThen[]) {
   }
 }
 
-function report(session: Session, past: StateView, bitmaps: readonly BitmapThen[]): string {
+function report(session: Session, past: PastState, bitmaps: readonly BitmapThen[]): string {
   const { paint } = session
   const disks = past
     .disks()
@@ -94,9 +96,10 @@ function report(session: Session, past: StateView, bitmaps: readonly BitmapThen[
     slices.slices.map((slice) => `${slice.slice}:${text.bytes(slice.count)}`).join(' ') || '-',
   ])
   const backups = [...past.backups()]
+  const crossed = text.clockSteps(past.clockSteps).map((step) => step.join('  '))
   const checkpoints = [...past.checkpoints()].map(({ name, point }) => [name, text.point(point)])
   return [
-    `The store at ${text.point(past.point)}`,
+    [`The store at ${text.point(past.point)}`, ...crossed].join('\n'),
     section('Disks', disks.length, () => table(paint, ['disk', '>size', 'attached', 'last event'], disks)),
     section('Bitmaps', bits.length, () =>
       table(

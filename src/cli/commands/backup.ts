@@ -11,6 +11,7 @@ import { facts } from '../render/table.ts'
 import * as text from '../render/text.ts'
 import type { Session } from '../session.ts'
 import { backupShape, endShape, planShape } from '../shapes.ts'
+import { copyCommands } from './backup-copies.ts'
 import { dropped } from './slice.ts'
 
 const MODES: readonly BackupMode[] = ['full', 'incremental', 'differential', 'copy']
@@ -51,6 +52,7 @@ export function backupCommands(program: Command, session: Session): void {
       [`slicelog --store ./state backup ${verb} first --reason "target is full"`],
     ).action((id: string, options: { reason?: string }) => end(session, verb, id, options.reason))
   }
+  copyCommands(family, session)
   withExamples(
     family
       .command('ls')
@@ -121,6 +123,7 @@ function planText(session: Session, made: Plan): string {
       ['to copy', `${text.bytes(made.bytes)} in ${text.plural(made.extents.length, 'extent')}`],
       ['complete', made.complete ? 'yes' : 'no'],
       ...(made.lost.length === 0 ? [] : [['lost', text.lost(made.lost)] as const]),
+      ...text.clockSteps(made.clockSteps),
       ['digest', made.digest],
       ['reason', made.reason],
     ]),

@@ -58,9 +58,7 @@ async function show(session: Session, disk: string, options: ChangedOptions): Pr
           ['resolution', changed.resolution],
           ['complete', changed.complete ? 'yes' : 'no'],
           ...(changed.lost.length === 0 ? [] : [['lost', text.lost(changed.lost)] as const]),
-          ...(changed.clockSteps.length === 0
-            ? []
-            : [['clock steps', changed.clockSteps.map((step) => text.place(step.at)).join(', ')] as const]),
+          ...text.clockSteps(changed.clockSteps),
           ['digest', changed.digest],
           ['reason', changed.reason],
         ]),

@@ -8,6 +8,7 @@ import { table } from '../render/table.ts'
 import * as text from '../render/text.ts'
 import type { Session } from '../session.ts'
 import { diskShape } from '../shapes.ts'
+import { diskMoveCommands } from './disk-move.ts'
 
 export function diskCommands(program: Command, session: Session): void {
   const family = program.command('disk').description('the disks whose writes are recorded')
@@ -49,6 +50,7 @@ export function diskCommands(program: Command, session: Session): void {
       .option('--since <point>', "from when on (default: the disk's last event)", parsePoint),
     ['slicelog --store ./state disk lost vm-17/vda --reason "started without the agent" --since @1200'],
   ).action((disk: string, options: { reason: string; since?: PointInput }) => lost(session, disk, options))
+  diskMoveCommands(family, session)
   withExamples(family.command('ls').description('list the disks'), [
     'slicelog --store ./state disk ls',
   ]).action(() => list(session))

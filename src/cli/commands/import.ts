@@ -1,7 +1,8 @@
 /** `import`: a trace of a real machine's writes into a disk's history. */
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { timeOf } from '../../store/points.ts'
 import type { Clock } from '../../store/types.ts'
+import { TRACE_ACTIONS, type TraceAction } from '../../traces/format.ts'
 import { TRACE_FORMATS } from '../../traces/formats.ts'
 import { type Imported, importTrace } from '../../traces/import.ts'
 import { attach } from '../attach.ts'
@@ -17,6 +18,10 @@ interface ImportCommandOptions {
   readonly at?: string
   readonly skipBad?: boolean
   readonly quiet?: boolean
+  readonly device?: string
+  readonly file?: string
+  readonly export?: string
+  readonly action?: TraceAction
 }
 
 export function importCommand(program: Command, session: Session): void {
@@ -36,6 +41,15 @@ export function importCommand(program: Command, session: Session): void {
         '--quiet',
         'nothing was written to the disk since the last session ended, though it ended uncleanly',
       )
+      .option('--device <name>', 'of a blkparse (8,0) or MSR Cambridge (HOST_DISK) trace: which disk to take')
+      .option('--file <name>', 'of a fio log: which file to take, as it is named there')
+      .option('--export <name>', "of nbdkit's log: which export to take")
+      .addOption(
+        new Option(
+          '--action <step>',
+          'of a blkparse trace: the step whose lines are taken (default: Q)',
+        ).choices([...TRACE_ACTIONS]),
+      )
       .addHelpText(
         'after',
         `\nFormats:\n${TRACE_FORMATS.map(({ name, columns }) => `  ${name}: ${columns}`).join('\n')}`,
@@ -43,6 +57,7 @@ export function importCommand(program: Command, session: Session): void {
     [
       'slicelog --store ./state import vm-17/vda trace.csv.gz',
       'slicelog --store ./state import vm-17/vda trace.csv --at 2026-11-18T18:00:00Z --skip-bad',
+      'slicelog --store ./state import vm-17/vda sda.blkparse.gz --device 8,0',
     ],
   ).action((disk: string, trace: string, options: ImportCommandOptions) =>
     runImport(session, disk, trace, options),
@@ -67,20 +82,26 @@ async function runImport(
   if (session.options.commandId !== undefined) {
     throw new UsageError('Writes are no commands and an import takes no --command-id.')
   }
+  const clock = clockOf(options.at)
   await session.withStore(
     async (store) => {
       const bar = session.progress('import')
-      const imported = await importTrace(store, disk, trace, {
+      const imported = await importTrace(store, disk, session.path(trace), {
         ...(options.at === undefined ? {} : { at: options.at }),
+        ...(options.device === undefined ? {} : { device: options.device }),
+        ...(options.file === undefined ? {} : { file: options.file }),
+        ...(options.export === undefined ? {} : { export: options.export }),
+        ...(options.action === undefined ? {} : { action: options.action }),
         skipBad: options.skipBad === true,
-        beforeRecording: () => attach(session, store, disk, options.quiet === true),
+        beforeRecording: () =>
+          attach(session, store, disk, { quiet: options.quiet === true, time: clock?.now() }),
         signal: session.signal,
         onProgress: ({ phase, read, size, writes }) =>
           bar.update(read, size, `${phase}, ${text.count(writes)} writes`),
       }).finally(() => bar.stop())
       await session.answer(importedShape(imported), () => report(session, imported))
     },
-    { clock: clockOf(options.at) },
+    { clock },
   )
 }
 
@@ -88,6 +109,9 @@ function report(session: Session, imported: Imported): string {
   const ignored = `${text.count(imported.reads)} reads, ${text.count(imported.flushes)} flushes, ${text.count(imported.others)} others`
   const lines = facts(session.paint, [
     ['format', imported.format],
+    ...(imported.part === null
+      ? []
+      : [['writes of', imported.part === '' ? 'the default export' : text.shown(imported.part)] as const]),
     ['lines', text.count(imported.lines)],
     ['writes', `${text.count(imported.writes)}, ${text.bytes(imported.bytes)}`],
     ['not recorded', `${ignored}, ${text.count(imported.empty)} of length 0`],

@@ -12,6 +12,8 @@ import * as text from '../render/text.ts'
 import type { Session } from '../session.ts'
 import { bitmapContext, pointOn } from '../view.ts'
 
+/** A longer list of an event is told by its length: a window may hold thousands of ranges. */
+const ITEMS_SHOWN = 4
 /** Lines that are put together before they are written. */
 const LINES_AT_ONCE = 512
 
@@ -63,6 +65,8 @@ interface LogOptions {
   readonly bitmap?: string
   readonly type?: readonly string[]
   readonly by?: string
+  readonly command?: string
+  readonly correlation?: string
   readonly range?: WriteRange
   readonly reverse?: boolean
   readonly limit?: number
@@ -80,14 +84,20 @@ export function logCommand(program: Command, session: Session): void {
       .option('--bitmap <name>', 'the bitmap of --disk whose slices slice:N means (default: its only one)')
       .option('--type <types>', 'only these types, with commas: write,backup-begun', collectWords)
       .option('--by <actor>', 'only what this actor did')
-      .option('--range <range>', 'only writes that touch OFFSET+LENGTH', range)
+      .option('--command <id>', 'only what the command of this id did')
+      .option('--correlation <id>', 'only what was done under this correlation id')
+      .option('--range <range>', 'only writes, and windows of writes, that touch OFFSET+LENGTH', range)
       .option('--reverse', 'newest first')
       .option('--limit <n>', 'at most so many', parsePositiveCount)
-      .option('--follow', 'go on with what comes, until Ctrl-C (this process owns the store meanwhile)'),
+      .option(
+        '--follow',
+        'go on with what comes, until Ctrl-C (where no other process owns the store, this one does meanwhile)',
+      ),
     [
       'slicelog --store ./state log --reverse --limit 20',
       'slicelog --store ./state log --disk vm-17/vda --type backup-begun,backup-succeeded',
       'slicelog --store ./state log --from 2026-11-18T18:00:00Z --range 1G+64K --json',
+      'slicelog --store ./state log --correlation job-4711',
     ],
   ).action((options: LogOptions) => show(session, options))
 }
@@ -120,7 +130,7 @@ async function show(session: Session, options: LogOptions): Promise<void> {
 async function checkDisk(store: Store, disk: string | undefined): Promise<void> {
   if (disk === undefined || store.disks().some((info) => info.disk === disk)) return
   for await (const _ of store.log({ disk, types: ['disk-added'], limit: 1 })) return
-  store.disk(disk) // DISK_NOT_FOUND
+  void store.disk(disk).info // DISK_NOT_FOUND
 }
 
 async function printEvents(
@@ -141,7 +151,7 @@ async function printEvents(
 }
 
 function events(store: Store, options: LogOptions, signal: AbortSignal): AsyncIterable<RecordedEvent> {
-  const { disk, type, by, range, reverse, limit } = options
+  const { disk, type, by, command, correlation, range, reverse, limit } = options
   const context = bitmapContext(store, disk, options.bitmap)
   const from = options.from === undefined ? undefined : pointOn(options.from, context)
   const to = options.to === undefined ? undefined : pointOn(options.to, context)
@@ -151,6 +161,8 @@ function events(store: Store, options: LogOptions, signal: AbortSignal): AsyncIt
     ...(disk === undefined ? {} : { disk }),
     ...(type === undefined ? {} : { types: type }),
     ...(by === undefined ? {} : { actor: by }),
+    ...(command === undefined ? {} : { commandId: command }),
+    ...(correlation === undefined ? {} : { correlationId: correlation }),
     ...(range === undefined ? {} : { range: { offset: range.offset, length: range.length } }),
     ...(reverse === undefined ? {} : { reverse }),
     ...(limit === undefined ? {} : { limit }),
@@ -161,8 +173,8 @@ function events(store: Store, options: LogOptions, signal: AbortSignal): AsyncIt
 
 function forPeople(session: Session, event: RecordedEvent): string {
   const { colors } = session.paint
-  const { actor, commandId } = event.cause
-  const cause = [actor, commandId].filter((word) => word !== undefined).join(' ')
+  const { actor, commandId, correlationId } = event.cause
+  const cause = [actor, commandId, correlationId].filter((word) => word !== undefined).join(' ')
   const head = `${String(event.position).padStart(9)}  ${text.time(event.time)}  ${colors.cyan(event.type.padEnd(18))}`
   return `${head} ${text.shown(`${event.disk ?? '-'}  ${described(event)}`)}${cause === '' ? '' : `  ${colors.dim(`(${text.shown(cause)})`)}`}`.trimEnd()
 }
@@ -177,8 +189,9 @@ function described(event: RecordedEvent): string {
     .join(' ')
 }
 
-/** Points as `@17`, digests by their first figures; all of it is in --json. */
+/** Points as `@17`, digests by their first figures, long lists by their length; all of it is in --json. */
 function valueText(name: string, value: unknown): string {
+  if (Array.isArray(value) && value.length > ITEMS_SHOWN) return `${text.count(value.length)} items`
   if (typeof value === 'string') return name === 'digest' ? text.shortDigest(value) : value
   if (!isPoint(value)) return JSON.stringify(value)
   return 'kind' in value ? text.base(value as Base) : text.place(value)

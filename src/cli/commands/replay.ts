@@ -4,7 +4,7 @@ import type { Store } from '../../store/store.ts'
 import type { BackupInfo } from '../../store/types.ts'
 import { EXIT, UsageError } from '../exit.ts'
 import { withExamples } from '../help.ts'
-import { table } from '../render/table.ts'
+import { type Cell, table } from '../render/table.ts'
 import * as text from '../render/text.ts'
 import type { Session } from '../session.ts'
 
@@ -14,9 +14,10 @@ interface Replayed {
   readonly bitmap: string
   readonly mode: string
   readonly bytes: number
-  readonly digest: string
+  /** Null of a combined one: its plan is derived from its members, and nothing was recorded to compare with. */
+  readonly digest: string | null
   readonly replayed: string
-  readonly equal: boolean
+  readonly equal: boolean | null
 }
 
 export function replayCommand(program: Command, session: Session): void {
@@ -35,8 +36,8 @@ async function replay(session: Session, ids: readonly string[], all: boolean): P
   await session.withStore(async (store) => {
     const backups = all ? [...store.backups()] : ids.map((id) => store.backup(id).info)
     const results = await replayAll(session, store, backups)
-    if (results.some(({ equal }) => !equal)) session.setExit(EXIT.damage)
-    await session.answer({ backups: results, equal: results.every(({ equal }) => equal) }, () =>
+    if (results.some(({ equal }) => equal === false)) session.setExit(EXIT.damage)
+    await session.answer({ backups: results, equal: results.every(({ equal }) => equal !== false) }, () =>
       report(session, results),
     )
   })
@@ -61,7 +62,7 @@ async function replayAll(
         bytes,
         digest,
         replayed: plan.digest,
-        equal: plan.digest === digest && plan.bytes === bytes,
+        equal: digest === null ? null : plan.digest === digest && plan.bytes === bytes,
       })
     }
   } finally {
@@ -76,9 +77,14 @@ function report({ paint }: Session, results: readonly Replayed[]): string {
     id,
     mode,
     text.bytes(bytes),
-    text.shortDigest(digest),
+    digest === null ? '-' : text.shortDigest(digest),
     text.shortDigest(replayed),
-    equal ? { text: 'equal', color: paint.colors.green } : { text: 'DIFFERENT', color: paint.colors.red },
+    verdict(paint, equal),
   ])
   return table(paint, ['backup', 'mode', '>bytes', 'planned then', 'replayed now', ''], rows)
+}
+
+function verdict({ colors }: Session['paint'], equal: boolean | null): Cell {
+  if (equal === null) return { text: 'derived', color: colors.dim }
+  return equal ? { text: 'equal', color: colors.green } : { text: 'DIFFERENT', color: colors.red }
 }

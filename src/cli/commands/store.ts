@@ -1,6 +1,7 @@
 /** `init`, `status`, `head`: the store as a whole. */
 import type { Command } from 'commander'
 import { CheckpointError } from '../../errors.ts'
+import type { StoreStatus } from '../../store/types.ts'
 import { withExamples } from '../help.ts'
 import { facts } from '../render/table.ts'
 import * as text from '../render/text.ts'
@@ -52,9 +53,12 @@ async function status(session: Session): Promise<void> {
   await session.withStore(async (store) => {
     const status = await store.status()
     const { backups, opened } = status
-    await session.answer(statusShape(status), () =>
+    await session.answer(statusShape(status, session.owner), () =>
       facts(session.paint, [
         ['store', status.folder ?? 'memory'],
+        ...(session.owner === null
+          ? []
+          : [['answered by', `process ${session.owner.pid}, which owns it`] as const]),
         ['format', status.format],
         ['events', text.count(status.events)],
         ['head', text.point(status.head)],
@@ -68,12 +72,27 @@ async function status(session: Session): Promise<void> {
         ],
         ['checkpoints', status.checkpoints],
         ['on disk', `${text.bytes(status.bytes.log)} of log, ${text.bytes(status.bytes.derived)} derived`],
+        ['grows', growth(status)],
+        ['compaction', compaction(status)],
         ['bits in memory', text.bytes(status.memory.bits)],
         ['last session', lastSession(opened.clean, opened.rebooted)],
         ...(opened.rebuilt.length === 0 ? [] : [['rebuilt', opened.rebuilt.join('; ')] as const]),
       ]),
     )
   })
+}
+
+function growth({ growth: { eventsPerDay, bytesPerDay, days } }: StoreStatus): string {
+  if (days === 0) return 'too young to tell'
+  return `${text.count(eventsPerDay)} events a day, ${text.bytes(bytesPerDay)} of records (over ${days < 2 ? 'the last day' : `${Math.round(days)} days`})`
+}
+
+function compaction({ compaction: { policy, events, bytes, exact, last } }: StoreStatus): string {
+  const wouldBe =
+    events === 0
+      ? `nothing to fold by ${policy}`
+      : `${policy} would fold ${exact ? '' : 'about '}${text.count(events)} writes and give ${text.bytes(bytes)} back`
+  return last?.kind === 'failed' ? `${wouldBe}; the last pass failed: ${last.error}` : wouldBe
 }
 
 function lastSession(clean: boolean, rebooted: boolean): string {

@@ -1,7 +1,8 @@
 /** `verify`: prove the log sound from its first record on, and every past plan with it. */
 import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
-import { type VerifyReport, verifyStore } from '../../audit/verify.ts'
+import { type VerifyOptions, type VerifyReport, verifyStore } from '../../audit/verify.ts'
+import { verifyLive } from '../../audit/verify-live.ts'
 import { EXIT, UsageError } from '../exit.ts'
 import { withExamples } from '../help.ts'
 import * as text from '../render/text.ts'
@@ -17,26 +18,49 @@ export function verifyCommand(program: Command, session: Session): void {
       .option(
         '--against <file>',
         'a head saved earlier with `head --json`: finds a log that was cut or rewritten',
+      )
+      .option(
+        '--since <cursor>',
+        'only what follows a head that an earlier `verify --json` or `head --json` saved: for every night',
       ),
-    ['slicelog --store ./state verify', 'slicelog --store ./state verify --against head.json --json'],
-  ).action((options: { against?: string }) => verify(session, options.against))
+    [
+      'slicelog --store ./state verify',
+      'slicelog --store ./state verify --against head.json --json',
+      'slicelog --store ./state verify --since last-night.json --json > tonight.json',
+    ],
+  ).action((options: VerifyChoices) => verify(session, options))
 }
 
-async function verify(session: Session, file: string | undefined): Promise<void> {
-  const against = file === undefined ? undefined : await readHead(file)
+interface VerifyChoices {
+  readonly against?: string
+  readonly since?: string
+}
+
+async function verify(session: Session, choices: VerifyChoices): Promise<void> {
+  const against = choices.against === undefined ? undefined : await readHead(session.path(choices.against))
+  const since = choices.since === undefined ? undefined : await readHead(session.path(choices.since))
   const bar = session.progress('verify')
-  const report = await verifyStore(session.folder, {
+  const options: VerifyOptions = {
     ...(against === undefined ? {} : { against }),
+    ...(since === undefined ? {} : { since }),
     signal: session.signal,
     onProgress: (position, total) => bar.update(position, total),
-  }).finally(() => bar.stop())
+  }
+  const report = await session
+    .withFolder(
+      (folder) => verifyStore(folder, options),
+      (store) => verifyLive(store, options),
+    )
+    .finally(() => bar.stop())
   if (report.findings.length > 0) session.setExit(EXIT.damage)
   await session.answer(report, () => forPeople(session, report))
 }
 
 function forPeople(session: Session, report: VerifyReport): string {
   const { colors } = session.paint
-  const checked = `${text.plural(report.events, 'event')} in ${text.plural(report.records, 'record')}, head ${text.point(report.head)}`
+  const walked = report.events - 1 - (report.since ?? -1)
+  const since = report.since === null ? '' : ` after @${report.since}`
+  const checked = `${text.plural(walked, 'event')}${since} in ${text.plural(report.records, 'record')}, head ${text.point(report.head)}`
   if (report.findings.length === 0) return `${colors.green('sound')}: ${checked}\n${report.head.hash}`
   const found = report.findings.map(({ code, position, record, doubt, todo }) =>
     [
@@ -48,14 +72,15 @@ function forPeople(session: Session, report: VerifyReport): string {
   return [`${colors.red(text.plural(report.findings.length, 'finding'))}: ${checked}`, ...found].join('\n')
 }
 
-/** @throws UsageError when the file is not a head as `head --json` prints it. */
+/** @throws UsageError when the file is not a head as `head --json` prints it, nor a report as `verify --json` does. */
 async function readHead(file: string): Promise<{ position: number; hash: string }> {
   const words = await readFile(file, 'utf8').catch((error: unknown) => {
     throw new UsageError(
       `The saved head ${file} cannot be read: ${error instanceof Error ? error.message : String(error)}`,
     )
   })
-  const saved = parseJson(words)
+  const parsed = parseJson(words)
+  const saved = typeof parsed === 'object' && parsed !== null && 'head' in parsed ? parsed.head : parsed
   if (typeof saved === 'object' && saved !== null && 'position' in saved && 'hash' in saved) {
     const { position, hash } = saved
     if (Number.isSafeInteger(position) && typeof hash === 'string' && /^[0-9a-f]{64}$/.test(hash)) {

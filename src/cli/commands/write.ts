@@ -53,7 +53,7 @@ async function write(
     const { first, count } =
       wanted === 0
         ? { first: null, count: 0 }
-        : await (await attach(session, store, disk, options.quiet === true)).recordWrites(writes)
+        : await (await attach(session, store, disk, { quiet: options.quiet === true })).recordWrites(writes)
     await session.confirm({ disk, first, count }, () =>
       count === 0
         ? 'Nothing to record: every length is 0.'

@@ -7,16 +7,17 @@ import { base, bytes, point } from './text.ts'
 export function backupTable(paint: Paint, backups: readonly BackupInfo[]): string {
   return table(
     paint,
-    ['backup', 'disk', 'bitmap', 'mode', 'base', 'begun', '>to copy', 'state', 'outcome'],
+    ['backup', 'disk', 'bitmap', 'mode', 'base', 'begun', '>to copy', 'state', 'copy', 'outcome'],
     backups.map((backup) => [
       backup.id,
       backup.disk,
       backup.bitmap,
-      backup.mode,
+      backup.of === null ? backup.mode : `${backup.mode}, combined`,
       base(backup.base),
       point(backup.point),
-      bytes(backup.bytes),
+      `${backup.of === null ? '' : paint.unicode ? '≤ ' : '<= '}${bytes(backup.bytes)}`,
       state(paint, backup.phase.kind),
+      copy(paint, backup),
       outcome(backup),
     ]),
   )
@@ -37,7 +38,15 @@ function state({ colors }: Paint, kind: BackupInfo['phase']['kind']): Cell {
   }
 }
 
-function outcome({ phase, mode }: BackupInfo): string {
+function copy({ colors }: Paint, backup: BackupInfo): Cell {
+  if (backup.phase.kind !== 'succeeded') return ''
+  if (backup.copy.kind === 'kept') return 'kept'
+  return { text: 'forgotten', color: colors.yellow }
+}
+
+function outcome({ phase, mode, copy, of }: BackupInfo): string {
+  if (copy.kind === 'forgotten' && copy.reason !== '') return copy.reason
+  if (of !== null) return `of ${of.join(', ')}`
   if (phase.kind === 'failed' || phase.kind === 'cancelled') return phase.reason
   if (phase.kind !== 'succeeded') return ''
   if (phase.slice === null) return mode === 'full' ? 'new generation' : ''

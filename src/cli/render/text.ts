@@ -1,5 +1,8 @@
 /** Numbers and moments as people read them. JSON output never comes through here. */
 import type { Base, LostStretch, Point } from '../../../events/types.ts'
+import type { ClockStep } from '../../../projections/state.ts'
+
+export { bytes, count, duration, percent, plural, times } from '../../audit/figures.ts'
 
 const UNSAFE = /[\p{Cc}\p{Cs}\p{Bidi_Control}\u2028\u2029]/gu
 
@@ -18,28 +21,6 @@ export function shown(words: string): string {
 export function cut(words: string, columns: number): string {
   const chars = Array.from(words)
   return chars.length <= columns ? words : `${chars.slice(0, columns - 1).join('')}…`
-}
-
-const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB']
-
-/** `64 KiB`, `1.5 MiB`: three figures at most. */
-export function bytes(value: number): string {
-  let unit = 0
-  let rest = value
-  while (rest >= 1024 && unit < UNITS.length - 1) {
-    rest /= 1024
-    unit++
-  }
-  const digits = Number.isInteger(rest) || rest >= 100 ? 0 : rest >= 10 ? 1 : 2
-  return `${rest.toFixed(digits)} ${UNITS[unit]}`
-}
-
-export function count(value: number): string {
-  return String(value).replace(/\B(?=(\d{3})+(?!\d))/g, ' ')
-}
-
-export function plural(value: number, one: string, many = `${one}s`): string {
-  return `${count(value)} ${value === 1 ? one : many}`
 }
 
 export function time(ms: number | null): string {
@@ -74,13 +55,6 @@ export function base(value: Base): string {
   }
 }
 
-export function duration(ms: number): string {
-  if (ms < 1000) return `${Math.round(ms)} ms`
-  if (ms < 120_000) return `${(ms / 1000).toFixed(1)} s`
-  if (ms < 7_200_000) return `${(ms / 60_000).toFixed(1)} min`
-  return `${(ms / 3_600_000).toFixed(1)} h`
-}
-
 export function shortDigest(digest: string): string {
   return digest.slice(0, 12)
 }
@@ -89,4 +63,11 @@ export function lost(stretches: readonly LostStretch[]): string {
   return stretches
     .map((stretch) => `${place(stretch.from)} to ${place(stretch.to)}: ${stretch.reason}`)
     .join('; ')
+}
+
+/** A line of facts, where there is something to say: who gave a time may mean another moment than the log's clock does (R22). */
+export function clockSteps(steps: readonly ClockStep[]): readonly (readonly ['clock steps', string])[] {
+  if (steps.length === 0) return []
+  const said = steps.map(({ at, from, to }) => `${place(at)} from ${time(from)} to ${time(to)}`)
+  return [['clock steps', said.join(', ')]]
 }
