@@ -145,9 +145,8 @@ export class DirtyBitmap {
         words = chunks[at] ?? this.#make(at)
       }
       const word = (first >>> 5) & 2047
-      if (first === last) {
-        words[word]! |= 1 << first
-      } else if (first >>> 5 === last >>> 5) {
+      // No branch for a single granule: half of all writes would be guessed wrong.
+      if (first >>> 5 === last >>> 5) {
         words[word]! |= (-1 << first) & (-1 >>> (31 - (last & 31)))
       } else {
         this.#setRun(first, last)

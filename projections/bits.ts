@@ -4,11 +4,13 @@
  * One write costs one update per recording bitmap, however many slices there are (R2): slices are inert, and in a live
  * store only a reference to their stored bits stays in memory. A slice is therefore a union of stored parts and, until
  * it is stored, a bitmap of its own; merging two slices (R16) joins their lists and touches no bits.
+ * Where somebody takes the bits of all writes as well (`WritesTaker`), it is one update per disk: what is set for the taker is
+ * owed to the bitmaps and joined into each of them when it is looked at, or when any event but a write comes to the disk.
  *
  * The fold is pure and synchronous. Two events need a slice's bits as a bitmap (`slice-reactivated` only so far); who
  * folds asks `slicesNeeded` first and materializes them.
  */
-import type { DomainEvent, Extent, LogRecord, WriteColumns } from '../events/types.ts'
+import type { DiskNumber, DomainEvent, Extent, LogRecord, WriteColumns } from '../events/types.ts'
 import { DirtyBitmap } from './bitmap.ts'
 import type { BackupState } from './state.ts'
 
@@ -80,20 +82,73 @@ export class BitmapBits {
   /** Written to since somebody looked and set it back. */
   touched = false
   recording: boolean
-  /** α; while a backup runs, its frozen part. */
-  active: DirtyBitmap
-  successor: DirtyBitmap | null = null
   readonly slices = new Map<number, SliceBits>()
+  #active: DirtyBitmap
+  #successor: DirtyBitmap | null = null
+  /**
+   * Bits that are yet to be joined into what collects: of writes that this bitmap recorded since the disk's last event of
+   * another kind, and perhaps some that it has already.
+   */
+  #owed: DirtyBitmap | null = null
 
   constructor(active: DirtyBitmap, recording: boolean) {
     this.granularity = active.granularity
-    this.active = active
+    this.#active = active
     this.recording = recording
+  }
+
+  /** α; while a backup runs, its frozen part. */
+  get active(): DirtyBitmap {
+    this.settle()
+    return this.#active
+  }
+
+  set active(bits: DirtyBitmap) {
+    this.settle()
+    this.#active = bits
+  }
+
+  get successor(): DirtyBitmap | null {
+    this.settle()
+    return this.#successor
+  }
+
+  set successor(bits: DirtyBitmap | null) {
+    this.settle()
+    this.#successor = bits
   }
 
   /** Where a write's bits go now. */
   get collecting(): DirtyBitmap {
     return this.successor ?? this.active
+  }
+
+  /** Joins what is owed: a pass over the bits. */
+  settle(): void {
+    const owed = this.#owed
+    this.#owed = null
+    if (owed !== null) this.#raw.or(owed)
+  }
+
+  /** Rows were written, and their bits will be in `shared`, which is not coarser than this bitmap. */
+  owe(shared: DirtyBitmap): void {
+    this.touched = true
+    this.#owed = shared
+  }
+
+  write(columns: WriteColumns, rows: number): void {
+    this.touched = true
+    this.#raw.setColumns(columns, 0, rows)
+  }
+
+  writeExtents(extents: readonly Extent[]): void {
+    this.touched = true
+    setExtents(this.#raw, extents)
+  }
+
+  /** As `collecting`, for setting bits only: they may come before or after what is owed. */
+  get #raw(): DirtyBitmap {
+    return this.#successor ?? this.#active
   }
 
   mergeSuccessor(): void {
@@ -113,6 +168,8 @@ export class BitmapBits {
 export class DiskBits {
   size: number
   readonly bitmaps = new Map<string, BitmapBits>()
+  /** Bits of every write since the disk's bits were settled, set once for all; null: none came, or nobody takes them. */
+  recent: DirtyBitmap | null = null
 
   constructor(size: number) {
     this.size = size
@@ -123,6 +180,14 @@ export interface SliceRef {
   readonly disk: string
   readonly bitmap: string
   readonly slice: number
+}
+
+/** Wants the bits of all writes too, whatever records: a span index. */
+export interface WritesTaker {
+  /** How coarse the next bits of this disk may be. */
+  granularity(disk: DiskNumber): number
+  /** Bits of all writes to the disk since the time before; its own from now on. */
+  take(disk: DiskNumber, bits: DirtyBitmap): void
 }
 
 /** Slices whose bits this record's fold needs as bitmaps. */
@@ -171,6 +236,9 @@ export class BitsFold {
   readonly #numberOf = new Map<string, number>()
   /** Backups that run: which bitmap each one holds. */
   readonly #running = new Map<string, RunningBits>()
+  #taker: WritesTaker | null = null
+  /** Disks that have recent bits. */
+  readonly #unsettled = new Map<DiskNumber, DiskBits>()
 
   /** Puts a disk in place as a snapshot had it. */
   restoreDisk(id: string, number: number, disk: DiskBits): void {
@@ -185,6 +253,34 @@ export class BitsFold {
 
   bitmap(disk: string, bitmap: string): BitmapBits | undefined {
     return this.disks.get(disk)?.bitmaps.get(bitmap)
+  }
+
+  /** From now on `taker` is given the bits of all records of writes that are folded; null: nobody. One before gets nothing more. */
+  giveTo(taker: WritesTaker | null): void {
+    this.#taker = null
+    this.settle()
+    this.#taker = taker
+  }
+
+  /** Whether writes to this disk are folded, and so their bits given to a taker. */
+  collects(disk: DiskNumber): boolean {
+    return this.#byNumber.has(disk)
+  }
+
+  /** Every bitmap has what is owed to it, and the taker all there is. */
+  settle(): void {
+    for (const number of this.#unsettled.keys()) this.#settle(number)
+  }
+
+  #settle(number: DiskNumber | undefined): void {
+    const disk = number === undefined ? undefined : this.#unsettled.get(number)
+    if (number === undefined || disk === undefined) return
+    const { recent } = disk
+    // Before the bits are let go of: whoever has them may change them.
+    for (const bitmap of disk.bitmaps.values()) bitmap.settle()
+    disk.recent = null
+    this.#unsettled.delete(number)
+    if (recent !== null) this.#taker?.take(number, recent)
   }
 
   /** An independent copy of some disks, for trying events out (R20). */
@@ -215,16 +311,32 @@ export class BitsFold {
       return
     }
     if (record.kind === 'gap') return
-    for (const { disk, columns } of record.sections) this.applyColumns(disk, columns, columns.offsets.length)
+    for (const { disk, columns } of record.sections) {
+      if (this.#taker === null) this.applyColumns(disk, columns, columns.offsets.length)
+      else this.#share(disk, columns, this.#taker)
+    }
   }
 
   applyColumns(disk: number, columns: WriteColumns, rows: number): void {
     const bits = this.#byNumber.get(disk)
     if (bits === undefined) return
+    for (const bitmap of bits.bitmaps.values()) if (bitmap.recording) bitmap.write(columns, rows)
+  }
+
+  /** One update for the taker and all bitmaps that are not finer than what it wants. */
+  #share(disk: DiskNumber, columns: WriteColumns, taker: WritesTaker): void {
+    const bits = this.#byNumber.get(disk)
+    if (bits === undefined) return
+    if (bits.recent === null) {
+      bits.recent = new DirtyBitmap(bits.size, taker.granularity(disk))
+      this.#unsettled.set(disk, bits)
+    }
+    const { recent } = bits
+    recent.setColumns(columns)
     for (const bitmap of bits.bitmaps.values()) {
       if (!bitmap.recording) continue
-      bitmap.touched = true
-      bitmap.collecting.setColumns(columns, 0, rows)
+      if (bitmap.granularity >= recent.granularity) bitmap.owe(recent)
+      else bitmap.write(columns, columns.offsets.length)
     }
   }
 
@@ -237,6 +349,7 @@ export class BitsFold {
         this.#resize(event.disk, event.size)
         return
       case 'disk-removed': {
+        this.#settle(this.#numberOf.get(event.disk))
         this.disks.delete(event.disk)
         const number = this.#numberOf.get(event.disk)
         if (number !== undefined) this.#byNumber.delete(number)
@@ -246,11 +359,7 @@ export class BitsFold {
       case 'window': {
         const disk = this.disks.get(event.disk)
         if (disk !== undefined)
-          for (const bits of disk.bitmaps.values()) {
-            if (!bits.recording) continue
-            bits.touched = true
-            setExtents(bits.collecting, event.extents)
-          }
+          for (const bits of disk.bitmaps.values()) if (bits.recording) bits.writeExtents(event.extents)
         return
       }
       case 'bitmap-added': {
@@ -262,6 +371,7 @@ export class BitsFold {
         return
       }
       case 'bitmap-removed':
+        this.#settle(this.#numberOf.get(event.disk))
         this.disks.get(event.disk)?.bitmaps.delete(event.bitmap)
         return
       case 'bitmap-cleared':
@@ -342,6 +452,7 @@ export class BitsFold {
   #ended(backup: string): BitmapBits | undefined {
     const place = this.#running.get(backup)
     this.#running.delete(backup)
+    this.#settle(place === undefined ? undefined : this.#numberOf.get(place.disk))
     const bits = place === undefined ? undefined : this.bitmap(place.disk, place.bitmap)
     if (bits !== undefined) bits.base = null
     return bits
@@ -363,7 +474,9 @@ export class BitsFold {
     }
   }
 
+  /** For an event that is no write: what was written before it is what it meets. */
   #disk(id: string): DiskBits {
+    this.#settle(this.#numberOf.get(id))
     return need(this.disks.get(id), `disk ${id}`)
   }
 

@@ -58,7 +58,9 @@ export function combinedOf(id: string, members: readonly BackupState[], at: Poin
   if (oldest === undefined || newest === undefined) throw new RangeError(`backup "${id}" combines nothing`)
   const whole = members.some((member) => member.whole)
   const sum = members.reduce((bytes, member) => bytes + member.bytes, 0)
-  const fromWhole = members.slice(members.findLastIndex((member) => member.whole) + 1)
+  // A whole copy that was combined before may miss what one of its own members missed.
+  const base = members.findLastIndex((member) => member.whole)
+  const fromWhole = members.slice(members[base]?.of == null ? base + 1 : base)
   return {
     ...newest,
     id,

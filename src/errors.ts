@@ -29,6 +29,7 @@ export const ERROR_CODES = [
   // commands
   'COMMAND_ID_REUSED',
   'TRANSACTION_ABORTED',
+  'TOLD_TOO_LATE',
   'NAME_EMPTY',
   'NAME_TOO_LONG',
   'NAME_INVALID',

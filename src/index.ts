@@ -23,6 +23,7 @@ export {
   type NextIncrement,
   wouldBreak,
 } from './audit/coverage.ts'
+export { type ImportDiskOptions, type ImportedDisk, importDisk } from './audit/disk-import.ts'
 export { type ExplainOptions, explainBackup } from './audit/explain.ts'
 export { EXPLAIN_CODES, type ExplainFinding, type Explanation } from './audit/explain-types.ts'
 export {
@@ -32,12 +33,11 @@ export {
   history,
   type Transition,
 } from './audit/history.ts'
-export type { Hindrance, Repair } from './audit/repairs.ts'
-export type { BrokenBy, PointCopy, PointState, RestorePoint, WouldBreak } from './audit/restore-points.ts'
-export { type ImportDiskOptions, type ImportedDisk, importDisk } from './audit/disk-import.ts'
 export { type RepairOptions, type RepairReport, repairStore } from './audit/repair.ts'
 export { takenOut } from './audit/repair-kept.ts'
 export type { LostRecords } from './audit/repair-write.ts'
+export type { Hindrance, Repair } from './audit/repairs.ts'
+export type { BrokenBy, PointCopy, PointState, RestorePoint, WouldBreak } from './audit/restore-points.ts'
 export {
   FINDING_CODES,
   type Finding,
@@ -61,8 +61,6 @@ export type { Copied, CopyOptions } from './store/copy.ts'
 export type { BeginCommand, StoreCommand } from './store/core.ts'
 export type { Cursor, CursorInfo } from './store/cursors.ts'
 export type { BitmapOptions, Disk } from './store/disk.ts'
-export type { CompactionEstimate, Growth } from './store/growth.ts'
-export type { DiskFileHeader } from './store/disk-file.ts'
 export {
   type Exported,
   type ExportOptions,
@@ -70,6 +68,8 @@ export {
   type Proof,
   proveExport,
 } from './store/disk-export.ts'
+export type { DiskFileHeader } from './store/disk-file.ts'
+export type { CompactionEstimate, Growth } from './store/growth.ts'
 export type { Recorded } from './store/incoming.ts'
 export { openMemoryStore } from './store/open.ts'
 export type { PastState } from './store/past.ts'

@@ -111,6 +111,10 @@ export function nextText(paint: Paint, folder: string, moment: string): string {
     ['every step, newest first', 'log --type backup-begun,slice-dropped,slice-merged --reverse'],
     ['the last writes to one place', 'log --range 128M+64K --reverse --limit 5'],
     ['a plan of the past, again', 'replay partial-1'],
+    ['why a backup is so large', 'explain partial-1'],
+    ['who wrote here, and which backups have it', `blame ${DISK} 300M 64K --limit 5`],
+    ['what can be restored', `coverage ${DISK}`],
+    ['what it costs to lose a backup', 'backup forget incr-5 --dry-run'],
   ]
   const width = Math.max(...commands.map(([what]) => what!.length))
   return commands

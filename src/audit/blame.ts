@@ -14,8 +14,10 @@ import {
   type WriteOp,
 } from '../../events/types.ts'
 import type { DiskState } from '../../projections/state.ts'
+import { needName } from '../commands/names.ts'
 import { CheckpointError } from '../errors.ts'
-import type { Store } from '../store/store.ts'
+import { needObject, needOptions } from '../store/arguments.ts'
+import { needStore, type Store } from '../store/store.ts'
 import type { PointInput } from '../store/types.ts'
 import { type Holding, holdersOf } from './blame-backups.ts'
 
@@ -90,6 +92,10 @@ export async function blame(
   range: { readonly offset: number; readonly length: number },
   options: BlameOptions = {},
 ): Promise<Blame> {
+  needStore(store)
+  needName('disk', disk)
+  needObject('the range', range)
+  needOptions(options, { bitmap: 'text', signal: 'signal' })
   const { offset, length } = range
   const limit = checkLimit(options.limit ?? LIMIT)
   checkRange(disk, offset, length)
@@ -301,7 +307,7 @@ function coverageOf(newest: BlamedTouch | undefined, pointOf: (backup: string) =
 
 function checkLimit(limit: number): number {
   if (Number.isSafeInteger(limit) && limit >= 1) return limit
-  throw new RangeError(`a limit is a whole number of 1 or more, got ${limit}`)
+  throw new RangeError(`a limit is a whole number of 1 or more, got ${String(limit)}`)
 }
 
 function checkRange(disk: string, offset: number, length: number): void {

@@ -7,9 +7,13 @@
  */
 import type { LostStretch, Point } from '../../events/types.ts'
 import type { BackupState } from '../../projections/state.ts'
+import { needName } from '../commands/names.ts'
 import { CheckpointError } from '../errors.ts'
-import type { Store } from '../store/store.ts'
+import { checkAborted } from '../log/entries.ts'
+import { needOptions } from '../store/arguments.ts'
+import { needStore, type Store } from '../store/store.ts'
 import type { PlanRequest } from '../store/types.ts'
+import type { StateView } from '../store/view.ts'
 import { copiesOf } from './chains.ts'
 import { commandLine } from './command-line.ts'
 import { type Asked, beginCommand, type Hindrance, type Repair, recreation, repairsNow } from './repairs.ts'
@@ -112,6 +116,9 @@ export async function coverage(
   disk: string,
   options: CoverageOptions = {},
 ): Promise<CoverageReport> {
+  needStore(store)
+  needName('disk', disk)
+  needOptions(options, { bitmap: 'text', folder: 'text', signal: 'signal' })
   const info = store.diskInfo(disk)
   const folder = options.folder ?? store.folder
   const bitmaps = options.bitmap === undefined ? info.bitmaps : [store.bitmap(disk, options.bitmap).bitmap]
@@ -127,7 +134,7 @@ export async function coverage(
   for (const bitmap of bitmaps) next.push(await nextIncrement({ store, folder }, disk, bitmap, all, newest))
   const covered = listed.length > 0 && listed.at(-1)?.state === 'whole'
   const needed = !covered || next.some(({ continues }) => !continues)
-  options.signal?.throwIfAborted()
+  checkAborted(options.signal)
   const repairs = needed
     ? await repairsNow({ store, folder }, disk, bitmaps, newest)
     : { offers: [], hindered: [] }
@@ -148,9 +155,13 @@ export async function coverage(
 }
 
 /** What forgetting a backup's copy would do, before it is told. BACKUP_NOT_FOUND. */
-export function wouldBreak(store: Store, backup: string): WouldBreak {
-  const { disk, diskNumber } = store.backup(backup).info
-  return wouldBreakOf(copiesOf(store.backups({ disk }), diskNumber), backup)
+export function wouldBreak(view: StateView, backup: string): WouldBreak {
+  const found = view.backups().find(({ id }) => id === backup)
+  if (found === undefined)
+    throw new CheckpointError('BACKUP_NOT_FOUND', `there is no backup "${backup}"; list the backups`, {
+      backup,
+    })
+  return wouldBreakOf(copiesOf(view.backups({ disk: found.disk }), found.diskNumber), backup)
 }
 
 /** A disk's id may be used again; its number may not. Whatever began before this one was added is of a former one. */
@@ -185,7 +196,7 @@ async function gapsOf(
     const end = listed.findIndex((point, i) => i > start && point.state === 'whole')
     const points = listed.slice(start, end === -1 ? undefined : end)
     const open = end === -1
-    signal?.throwIfAborted()
+    checkAborted(signal)
     gaps.push({
       after: listed[start - 1]?.point ?? null,
       before: open ? null : listed[end]!.point,

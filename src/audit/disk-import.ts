@@ -12,8 +12,9 @@ import { CheckpointError } from '../errors.ts'
 import { limits } from '../limits.ts'
 import { aborted } from '../log/entries.ts'
 import type { LogHead } from '../log/event-log.ts'
+import { needOptions, needPath } from '../store/arguments.ts'
 import { type DiskFileHeader, invalidFile, readDiskFile, recordOf } from '../store/disk-file.ts'
-import { coreOf, type Store } from '../store/store.ts'
+import { coreOf, needStore, type Store } from '../store/store.ts'
 import { type Survey, surveyOf } from './disk-survey.ts'
 import { foldOn } from './repair-fold.ts'
 
@@ -58,6 +59,16 @@ export async function importDisk(
   file: string,
   options: ImportDiskOptions = {},
 ): Promise<ImportedDisk> {
+  needStore(store)
+  needPath('the file', file)
+  needOptions(options, {
+    as: 'text',
+    prefix: 'text',
+    collapseTimes: 'flag',
+    actor: 'text',
+    signal: 'signal',
+    onProgress: 'function',
+  })
   const path = resolve(file)
   if (options.as !== undefined) checkName('disk', options.as)
   const survey = await surveyOf(path, options.signal)

@@ -11,8 +11,9 @@ import { DirtyBitmap } from '../../projections/bitmap.ts'
 import { planReason } from '../../projections/plan.ts'
 import type { BackupState } from '../../projections/state.ts'
 import { limits, MiB } from '../limits.ts'
+import { needOptions } from '../store/arguments.ts'
 import type { BeginView } from '../store/begin-view.ts'
-import type { Store } from '../store/store.ts'
+import { needStore, type Store } from '../store/store.ts'
 import { backupInfo } from '../store/view.ts'
 import { findingsOf } from './explain-findings.ts'
 import { partsOf, type Shapes, shapesOf, weigh } from './explain-parts.ts'
@@ -41,6 +42,8 @@ export async function explainBackup(
   id: string,
   options: ExplainOptions = {},
 ): Promise<Explanation> {
+  needStore(store)
+  needOptions(options, { top: 'count', signal: 'signal', onProgress: 'function' })
   const view = await store.beginOf(id, { signal: options.signal })
   const { backup, disk, bitmap } = view
   const shapes = shapesOf(view)

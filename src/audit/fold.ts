@@ -4,7 +4,7 @@
  *
  * Bits of slices are put aside in a store of the audit's own, so memory holds what a live store's does.
  */
-import type { DomainEvent, LogRecord } from '../../events/types.ts'
+import type { DomainEvent, LogRecord, RepairedGap } from '../../events/types.ts'
 import { planShape } from '../../projections/plan.ts'
 import type { EventLog } from '../log/event-log.ts'
 import type { Derived } from '../store/derived.ts'
@@ -27,8 +27,12 @@ export class AuditFold {
   readonly #log: EventLog
   readonly #scratch: Derived
   readonly #findings: Findings
-  /** Behind a gap, up to the event that tells of it: plans of that time were made of records that are gone (R28). */
-  #unproven = false
+  /** Gaps up to the event that tells of them: plans of that time were made of records that are gone (R28). */
+  readonly #untold = new Set<string>()
+  /** Every gap that was told. A repair tells those of earlier ones again. */
+  readonly #told = new Set<string>()
+  /** Plans that differ: until the end, because a repair may still tell of a gap that lies before where the walk began. */
+  #differing: { readonly position: number; readonly tell: () => void }[] = []
 
   /** `state`: what to go on from, when what lies before was folded another time. */
   constructor(log: EventLog, scratch: Derived, findings: Findings, state = new State()) {
@@ -41,7 +45,7 @@ export class AuditFold {
 
   /** `judged`: false once something before is missing or edited, because then nothing that does not fit is news. */
   async fold(record: LogRecord, number: number, judged: boolean): Promise<void> {
-    if (record.kind === 'gap') this.#unproven = true
+    if (record.kind === 'gap') this.#untold.add(keyOf(record.first, record.first + record.count - 1))
     if (record.kind === 'events') await this.#events(record, number, judged)
     else this.#writes(record, number, judged)
     this.last = record.first + record.count - 1
@@ -61,8 +65,8 @@ export class AuditFold {
       const position = record.first + i
       const why = objectionTo(event, catalog, this.last)
       if (why !== null && judged) this.#illegal(position, number, `${event.type}: ${why}`)
-      if (event.type === 'log-repaired') this.#unproven = false
-      if (event.type === 'backup-begun' && why === null && judged && !this.#unproven)
+      if (event.type === 'log-repaired') this.#repaired(event.gaps)
+      if (event.type === 'backup-begun' && why === null && judged && this.#untold.size === 0)
         await this.#plan(event, at, position, number)
       await materialize(this.state, { ...record, first: position, count: 1, events: [event] }, this.#scratch)
       this.#try(() => bits.applyEvent(event, position))
@@ -71,6 +75,21 @@ export class AuditFold {
     const left = judged ? objectionToEnd(record, catalog) : null
     if (left !== null) this.#illegal(record.first, number, left)
     await this.#putAside(record)
+  }
+
+  #repaired(gaps: readonly RepairedGap[]): void {
+    const fresh = gaps.filter(({ first, last }) => !this.#told.has(keyOf(first, last)))
+    this.#differing = this.#differing.filter(({ position }) => !fresh.some(({ first }) => first < position))
+    for (const { first, last } of gaps) {
+      this.#told.add(keyOf(first, last))
+      this.#untold.delete(keyOf(first, last))
+    }
+  }
+
+  /** Tells what only the end of the log could decide. */
+  end(): void {
+    for (const { tell } of this.#differing) tell()
+    this.#differing = []
   }
 
   async #plan(
@@ -103,11 +122,14 @@ export class AuditFold {
       bits,
     )
     if (plan.digest === event.digest && plan.bytes === event.bytes && plan.complete === event.complete) return
-    this.#findings.add(
-      'PLAN_DIFFERS',
-      `the plan of backup "${event.backup}", made again from the log, has ${plan.bytes} bytes and digest ${plan.digest}; recorded were ${event.bytes} and ${event.digest}. Do not rely on what it copied: make a full backup`,
-      { position, record: number, doubt: [`backup ${event.backup}`] },
-    )
+    const { bytes, digest } = plan
+    const tell = () =>
+      this.#findings.add(
+        'PLAN_DIFFERS',
+        `the plan of backup "${event.backup}", made again from the log, has ${bytes} bytes and digest ${digest}; recorded were ${event.bytes} and ${event.digest}. Do not rely on what it copied: make a full backup`,
+        { position, record: number, doubt: [`backup ${event.backup}`] },
+      )
+    this.#differing.push({ position, tell })
   }
 
   /** Only frozen slices: what was merged or made active again comes back when it is needed. */
@@ -139,4 +161,8 @@ export class AuditFold {
       // The state stays as it was; the finding that explains it is there.
     }
   }
+}
+
+function keyOf(first: number, last: number): string {
+  return `${first}-${last}`
 }

@@ -3,7 +3,7 @@ import { EMPTY_HASH } from '../../events/record.ts'
 import { sameHash } from '../log/base-log.ts'
 import type { LogHead } from '../log/event-log.ts'
 import { COPY_AT, decodeSlot, type HeadFileContent, SLOT_BYTES, SLOT_SPACING } from '../log/head-file.ts'
-import type { Findings } from './findings.ts'
+import type { Findings, Span } from './findings.ts'
 import type { ChainWalk } from './walk.ts'
 
 export interface Anchor {
@@ -16,6 +16,8 @@ export interface Anchor {
 /** The chain's hash at the few places that are asked for later. */
 export class HeadMarks {
   readonly #seen = new Map<number, Uint8Array | null>()
+  /** The windows that hold the anchor, where it lies before the walk. */
+  folded: Span | undefined
 
   constructor(heads: HeadFileContent, anchor: Anchor | undefined) {
     if (heads.kind === 'good') {
@@ -137,7 +139,7 @@ function checkAnchor({ walk, marks, findings }: HeadCheck, anchor: Anchor): void
   }
   const found = marks.at(next)
   if (found !== null && Buffer.from(found).toString('hex') === anchor.hash.toLowerCase()) return
-  const run = found === null ? walk.vouching.runAround(anchor.position) : undefined
+  const run = found === null ? (walk.vouching.runAround(anchor.position) ?? marks.folded) : undefined
   if (run !== undefined) {
     findings.add(
       'ANCHOR_FOLDED',

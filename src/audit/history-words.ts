@@ -64,7 +64,7 @@ export function eventInWords(event: DomainEvent, position: number, before: Catal
     case 'backup-cancelled':
       return `backup "${event.backup}" cancelled${event.reason === '' ? '' : `: ${event.reason}`}; what was collected meanwhile is merged back`
     case 'backup-forgotten':
-      return `the copy of backup "${event.backup}" is reported gone: ${event.reason}`
+      return `the copy of backup "${event.backup}" is reported gone${event.reason === '' ? '' : `: ${event.reason}`}`
     case 'backups-combined':
       return `copies of ${event.of.join(', ')} combined into "${event.backup}"`
     case 'checkpoint-created':

@@ -8,7 +8,8 @@ import type { DomainEvent, LogRecord, RecordMeta } from '../../events/types.ts'
 import { Catalog, endOf } from '../../projections/catalog.ts'
 import type { BitmapState } from '../../projections/state.ts'
 import { CheckpointError, type ErrorCode } from '../errors.ts'
-import type { Store } from '../store/store.ts'
+import { needObject, needOptions } from '../store/arguments.ts'
+import { needStore, type Store } from '../store/store.ts'
 import { eventInWords } from './history-words.ts'
 
 export type HistorySubject =
@@ -62,6 +63,9 @@ export async function history(
   subject: HistorySubject,
   options: HistoryOptions = {},
 ): Promise<History> {
+  needStore(store)
+  needObject('the subject', subject)
+  needOptions(options, { signal: 'signal', onProgress: 'function' })
   const catalog = new Catalog()
   const lifeOf = watcher(subject)
   const transitions: Transition[] = []
@@ -113,7 +117,9 @@ function watcher(subject: HistorySubject): Watcher {
     case 'checkpoint':
       return ofCheckpoint(subject.checkpoint)
     default:
-      throw new TypeError(`there is no history of ${JSON.stringify(subject satisfies never)}`)
+      throw new TypeError(
+        `there is no history of a ${String((subject satisfies never as HistorySubject).kind)}; give a disk, bitmap, slice, backup or checkpoint`,
+      )
   }
 }
 
@@ -275,11 +281,18 @@ const CODES: Readonly<Record<HistorySubject['kind'], ErrorCode>> = {
   checkpoint: 'CHECKPOINT_NOT_FOUND',
 }
 
+/** As it is typed: `guest/vda daily 46.1`. */
+function named({ kind: _, ...facts }: HistorySubject): string {
+  if (!('slice' in facts)) return Object.values(facts).join(' ')
+  const { disk, bitmap, slice, generation } = facts
+  return `${disk} ${bitmap} ${generation === undefined ? '' : `${generation}.`}${slice}`
+}
+
 function unknown(subject: HistorySubject): CheckpointError {
   const { kind, ...facts } = subject
   return new CheckpointError(
     CODES[kind],
-    `the log has never had this ${kind} (${Object.values(facts).join(' ')}); see what there is with ${kind} ls, or log --type ${kind === 'slice' ? 'slice-frozen' : kind === 'backup' ? 'backup-begun' : kind === 'checkpoint' ? 'checkpoint-created' : `${kind}-added`}`,
+    `the log has never had this ${kind} (${named(subject)}); see what there is with ${kind} ls, or log --type ${kind === 'slice' ? 'slice-frozen' : kind === 'backup' ? 'backup-begun' : kind === 'checkpoint' ? 'checkpoint-created' : `${kind}-added`}`,
     facts,
   )
 }

@@ -69,6 +69,7 @@ export class Chooser {
   readonly #salvage: Salvage
   readonly #required: Required | null
   readonly #takeOut: (out: TakenOut) => Promise<void>
+  readonly #runs: (value: Uint8Array, header: StoredHeader) => string | null
   #next = 0
   #hash: Uint8Array = EMPTY_HASH
   #time = 0
@@ -81,7 +82,14 @@ export class Chooser {
   /** More than the head file knows was found behind a closed log. */
   tailAdded = false
 
-  constructor(salvage: Salvage, required: Required | null, takeOut: (out: TakenOut) => Promise<void>) {
+  /** `runs`: why a run of windows may not be believed, or null. */
+  constructor(
+    salvage: Salvage,
+    required: Required | null,
+    takeOut: (out: TakenOut) => Promise<void>,
+    runs: (value: Uint8Array, header: StoredHeader) => string | null = () => null,
+  ) {
+    this.#runs = runs
     this.#salvage = salvage
     this.#required = required
     this.#takeOut = takeOut
@@ -145,6 +153,8 @@ export class Chooser {
     if (header.first !== position) return `it is the record of position ${header.first}`
     if (header.time < this.#time && position >= this.#next)
       return 'its time is before that of the one before it'
+    const forged = header.layout === 'run' ? this.#runs(value, header) : null
+    if (forged !== null) return forged
     return this.#againstHead(value, header)
   }
 
@@ -220,8 +230,8 @@ export class Chooser {
     let hash = this.#hash
     while (path.length < PATH_VALUES_MAX) {
       const { newest, others } = await this.#salvage.at(next)
-      if (path.length > 0 && newest !== undefined && fits(newest, next, hash)) break
-      const step = others.find((value) => fits(value, next, hash))
+      if (path.length > 0 && newest !== undefined && this.#fits(newest, next, hash)) break
+      const step = others.find((value) => this.#fits(value, next, hash))
       if (step === undefined) {
         const required = this.#required
         if (required !== null && next === required.next && sameHash(hash, required.hash) && path.length > 0)
@@ -237,6 +247,17 @@ export class Chooser {
     for (const { value, header } of path) yield* this.#accept(value, header, true)
   }
 
+  #fits(value: Uint8Array, position: number, hash: Uint8Array): boolean {
+    try {
+      const header = checkHeader(value)
+      decodeStored(value)
+      if (header.first !== position || !linked(value, header, hash)) return false
+      return header.layout !== 'run' || this.#runs(value, header) === null
+    } catch {
+      return false
+    }
+  }
+
   *#end(): Generator<Piece, void, void> {
     const required = this.#required
     const end = Math.max(this.#next, this.#reach, required?.next ?? 0)
@@ -250,16 +271,6 @@ export class Chooser {
 function linked(value: Uint8Array, header: StoredHeader, hash: Uint8Array): boolean {
   try {
     return sameHash(hashesOf(value, hash).at(-1)!.hash, header.hash)
-  } catch {
-    return false
-  }
-}
-
-function fits(value: Uint8Array, position: number, hash: Uint8Array): boolean {
-  try {
-    const header = checkHeader(value)
-    decodeStored(value)
-    return header.first === position && linked(value, header, hash)
   } catch {
     return false
   }

@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { REPAIR_PREFIX } from '../log/aside.ts'
 import type { UnknownKey } from '../log/salvage.ts'
+import { needPath } from '../store/arguments.ts'
 import type { TakenOut } from './repair-choose.ts'
 
 const TAKEN_OUT = 'taken-out'
@@ -91,6 +92,7 @@ export class KeptFolder {
 export async function* takenOut(
   folder: string,
 ): AsyncGenerator<{ position: number | null; why: string; value: Uint8Array }> {
+  needPath('the folder', folder)
   for await (const line of createInterface({ input: createReadStream(join(folder, TAKEN_OUT)) })) {
     const { position, why, value } = JSON.parse(line) as {
       position: number | null

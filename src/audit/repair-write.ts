@@ -4,8 +4,8 @@
  */
 import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { decodeStored, EMPTY_HASH, encodeEvents, encodeGap } from '../../events/record.ts'
-import type { DomainEvent, Point, RepairedGap } from '../../events/types.ts'
+import { decodeStored, EMPTY_HASH, encodeEvents, encodeGap, ownHash } from '../../events/record.ts'
+import type { CompactedRun, DomainEvent, Point, RepairedGap } from '../../events/types.ts'
 import type { Catalog } from '../../projections/catalog.ts'
 import { CheckpointError } from '../errors.ts'
 import { aborted } from '../log/entries.ts'
@@ -31,9 +31,19 @@ export interface Written {
   readonly head: LogHead
   readonly lost: readonly LostRecords[]
   readonly gaps: readonly RepairedGap[]
+  /** Gaps that earlier repairs left, in `gaps` as well. */
+  readonly earlier: readonly EarlierGap[]
+  /** Every run of windows that was kept, as this repair vouches for it. */
+  readonly runs: readonly CompactedRun[]
   readonly values: number
   /** Values that a reader would not have found: older versions that fit, or what lay in the wrong place. */
   readonly restored: number
+}
+
+export interface EarlierGap {
+  readonly first: number
+  readonly last: number
+  readonly from: Point
 }
 
 const hex = (hash: Uint8Array) => Buffer.from(hash).toString('hex')
@@ -42,6 +52,8 @@ const hex = (hash: Uint8Array) => Buffer.from(hash).toString('hex')
 export class Repaired {
   readonly lost: LostRecords[] = []
   readonly gaps: RepairedGap[] = []
+  readonly earlier: EarlierGap[] = []
+  readonly runs: CompactedRun[] = []
   restored = 0
   values = 0
   head: LogHead = { next: 0, time: null, hash: EMPTY_HASH }
@@ -61,12 +73,25 @@ export class Repaired {
     const { first, count, time, lastTime, hash, layout } = piece.header
     yield* this.#gap(time, hash)
     this.#vouchAgain(hash)
-    if (layout === 'run' && decodeStored(piece.value)[0]?.kind === 'gap')
-      this.#earlier = { first, last: first + count - 1, before: hex(this.head.hash), next: '' }
+    if (layout === 'run') this.#run(piece.value, first, first + count - 1, hash)
     this.values++
     if (piece.restored) this.restored++
     this.head = { next: first + count, time: lastTime, hash }
     yield { position: first, value: piece.value }
+  }
+
+  /** What vouched for it may be lost by now, or speak of what an older version took the place of: it is told again. */
+  #run(value: Uint8Array, first: number, last: number, hash: Uint8Array): void {
+    const before = hex(this.head.hash)
+    if (decodeStored(value)[0]?.kind === 'gap') {
+      this.#earlier = { first, last, before, next: '' }
+      this.earlier.push({ first, last, from: { position: first - 1, time: this.head.time } })
+    } else this.runs.push({ first, last, before, after: hex(hash), own: hex(ownHash(value)) })
+  }
+
+  get written(): Written {
+    const { head, lost, gaps, earlier, runs, values, restored } = this
+    return { head, lost, gaps, earlier, runs, values, restored }
   }
 
   /** `time`: of the head that the log must reach, when it is lost at its end. */
@@ -141,8 +166,7 @@ export async function writePieces(
   headFile.write(repaired.head, repaired.head, 'closed')
   headFile.sync()
   headFile.close()
-  const { head, lost, gaps, values, restored } = repaired
-  return { head, lost, gaps, values, restored }
+  return repaired.written
 }
 
 class BatchWriter {
@@ -170,22 +194,27 @@ class BatchWriter {
 }
 
 /**
- * What tells the repair: the gaps, and for each disk the stretch since the first damage that it met. `since`: from where on
- * something may be missing although no position is, because nothing says any more how far the log went.
+ * What tells the repair: the gaps, the runs that stay, and for each disk the stretch since the first damage that it met. `since`:
+ * from where on something may be missing although no position is, because nothing says any more how far the log went.
  */
 export function eventsOfRepair(
   catalog: Catalog,
-  { lost, gaps }: Pick<Written, 'lost' | 'gaps'>,
+  { lost, gaps, earlier, runs }: Pick<Written, 'lost' | 'gaps' | 'earlier' | 'runs'>,
   kept: string,
   since: Point | null,
 ): DomainEvent[] {
   const reason = 'the log was damaged, and records of writes may have gone with what the repair took out'
   const stretches = [...catalog.disks()].flatMap((disk): DomainEvent[] => {
-    const first = lost.find((gap) => gap.first > disk.number)
-    const from = first?.from ?? since
+    // What told the stretch of an earlier gap may be lost by now.
+    const untold = earlier.filter(
+      ({ first, last }) => !disk.lost.some(({ from, to }) => from.position < first && last <= to.position),
+    )
+    const froms = [...lost, ...untold].filter(({ first }) => first > disk.number).map(({ from }) => from)
+    const from = froms.sort((a, b) => a.position - b.position)[0] ?? since
     return from === null ? [] : [{ type: 'stretch-lost', disk: disk.id, from, reason }]
   })
-  return [{ type: 'log-repaired', gaps, kept }, ...stretches]
+  const vouched: DomainEvent[] = runs.length === 0 ? [] : [{ type: 'log-compacted', runs }]
+  return [{ type: 'log-repaired', gaps, kept }, ...vouched, ...stretches]
 }
 
 /** Appends the record of the repair to the log that `writePieces` made, synced, and closes it. */

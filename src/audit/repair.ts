@@ -3,7 +3,7 @@
  * its files without LevelDB, the longest line that fits is written anew beside it, and only when that is whole on disk it takes
  * the damaged log's place. A kill at any moment leaves a store that can be repaired again.
  *
- * Cost: verify twice, the log read once and written twice, and its size on disk until what was taken out is deleted.
+ * Cost: verify twice, the log read and written twice, and its size on disk until what was taken out is deleted.
  */
 
 import { existsSync, readFileSync } from 'node:fs'
@@ -16,6 +16,7 @@ import { keptAsides } from '../log/aside.ts'
 import { readHeadFile } from '../log/head-file.ts'
 import { holdLog } from '../log/hold.ts'
 import { Salvage } from '../log/salvage.ts'
+import { needOptions, needPath } from '../store/arguments.ts'
 import { systemClock } from '../store/clock.ts'
 import { type FolderPaths, pathsOf } from '../store/folder.ts'
 import { thisMachine } from '../store/machine.ts'
@@ -26,6 +27,7 @@ import { Chooser, type Piece, type Required, requiredOf } from './repair-choose.
 import { RepairFold } from './repair-fold.ts'
 import { KeptFolder, keptName } from './repair-kept.ts'
 import { lightRepair, storeFileDamage } from './repair-light.ts'
+import { vouchersOf } from './repair-runs.ts'
 import { beginSwap, discardUnfinished, finishSwap, newLogOf, SCRATCH_PREFIX } from './repair-swap.ts'
 import {
   eventsOfRepair,
@@ -83,6 +85,8 @@ const NO_DAMAGE: ReadonlySet<Finding['code']> = new Set(['ASIDE_KEPT', 'ANCHOR_C
  * @throws CheckpointError STORE_NOT_FOUND, NOT_A_STORE, STORE_IN_USE, FORMAT_TOO_NEW, REPAIR_IMPOSSIBLE, ABORTED, IO_FAILED
  */
 export async function repairStore(folder: string, options: RepairOptions = {}): Promise<RepairReport> {
+  needPath('the folder', folder)
+  needOptions(options, { dryRun: 'flag', signal: 'signal', onProgress: 'function', actor: 'text' })
   const report = await repairOnce(folder, options)
   if (report.state !== 'repaired') return report
   const { findings } = await verifyStore(folder, {
@@ -192,7 +196,8 @@ class Repair {
       const heads = readHeadFile(paths.head)
       const required = requiredOf(heads, this.#bootId)
       const fold = new RepairFold()
-      const chooser = new Chooser(salvage, required, kept.takeOut)
+      const vouchers = await vouchersOf(new Chooser(salvage, required, async () => {}).pieces(), required)
+      const chooser = new Chooser(salvage, required, kept.takeOut, vouchers)
       const target = { ...newLogOf(paths), scratch, bootId: this.#bootId }
       options.onStep?.('write')
       const pieces = folded(chooser.pieces(), fold, kept)
@@ -202,7 +207,8 @@ class Repair {
             signal: options.signal,
             onProgress: (position) => options.onProgress?.('write', position, required?.next ?? position),
           })
-      if (written.values === 0) throw impossible(this.findings, kept.count)
+      const bare = written.lost[0]?.first === 0 && [...fold.catalog.disks()].length === 0
+      if (written.values === 0 || bare) throw impossible(this.findings, kept.count)
       for (const unknown of salvage.unknown) await kept.unknownKey(unknown)
       const since = doubtfulEnd(required, chooser.tailAdded, written)
       const events = eventsOfRepair(fold.catalog, written, join('aside', name), since)
@@ -272,8 +278,7 @@ async function counted(pieces: AsyncIterable<Piece>, endTime: number | null): Pr
   const repaired = new Repaired()
   for await (const piece of pieces) for (const _ of repaired.add(piece));
   for (const _ of repaired.end(endTime));
-  const { head, lost, gaps, values, restored } = repaired
-  return { head, lost, gaps, values, restored }
+  return repaired.written
 }
 
 /** Folders of LevelDB's files that opens put aside when they met damage: they may hold what the log lost since. */

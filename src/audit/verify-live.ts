@@ -18,14 +18,8 @@ import { thisMachine } from '../store/machine.ts'
 import { bootIdBytes } from '../store/open.ts'
 import { coreOf, type Store } from '../store/store.ts'
 import { Findings } from './findings.ts'
-import {
-  asideFinding,
-  rawHead,
-  tableFinding,
-  type VerifyOptions,
-  type VerifyReport,
-  verifyOpened,
-} from './verify.ts'
+import { type VerifyOptions, type VerifyReport, verifyOpened } from './verification.ts'
+import { asideFinding, rawHead, tableFinding } from './verify.ts'
 
 /**
  * Damage is reported, never thrown. What is appended meanwhile is left to the next time.

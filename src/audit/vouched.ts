@@ -1,6 +1,7 @@
 /**
  * What stands in the place of records, against the events that vouch for it (R28, R29): each run against the last `log-compacted`
- * that names it, each gap against its `log-repaired`, and what those events name against what is there.
+ * that names it, each gap against its `log-repaired`, and what those events name against what is there. A repair tells all runs
+ * and gaps that it kept, so what was told before it says nothing any more: damage may have taken it, or brought back what it folded.
  *
  * A run comes before the event that vouches for it, so both are noted while the log is walked and compared at its end. Memory:
  * some 500 bytes a run, of which 100 M writes by the minute leave some ten thousand.
@@ -35,8 +36,8 @@ export class Vouching {
   readonly #findings: Findings
   readonly #runs: SeenRun[] = []
   readonly #gaps: SeenGap[] = []
-  readonly #named: Named[] = []
-  readonly #repaired: RepairedGap[] = []
+  #named: Named[] = []
+  #repaired: readonly RepairedGap[] = []
 
   constructor(findings: Findings) {
     this.#findings = findings
@@ -60,7 +61,9 @@ export class Vouching {
     record.events.forEach((event, i) => {
       const position = record.first + i
       if (event.type === 'log-compacted') for (const run of event.runs) this.#named.push({ run, position })
-      if (event.type === 'log-repaired') this.#repaired.push(...event.gaps)
+      if (event.type !== 'log-repaired') return
+      this.#named = []
+      this.#repaired = event.gaps
     })
   }
 

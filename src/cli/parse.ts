@@ -65,24 +65,32 @@ export interface BitmapReference {
   readonly bitmap: string
 }
 
-/** `DISK:BITMAP`. A disk's id may hold colons, so the last one counts. */
-export function parseBitmapReference(text: string): BitmapReference {
-  const colon = text.lastIndexOf(':')
-  if (colon < 1 || colon === text.length - 1) {
+/**
+ * `DISK:BITMAP`: all that it may mean, since both names may hold colons; only the store knows which (`bitmapMeant`). The last
+ * colon comes first.
+ */
+export function parseBitmapReference(text: string): readonly BitmapReference[] {
+  const colons = [...text.matchAll(/:/g)]
+    .map(({ index }) => index)
+    .filter((at) => at > 0 && at < text.length - 1)
+  if (colons.length === 0) {
     throw new InvalidArgumentError(`"${text}" is no bitmap; give DISK:BITMAP such as vm-17/vda:daily.`)
   }
-  return { disk: text.slice(0, colon), bitmap: text.slice(colon + 1) }
+  return colons.reverse().map((at) => ({ disk: text.slice(0, at), bitmap: text.slice(at + 1) }))
 }
 
 export function collectBitmaps(
   text: string,
-  before: readonly BitmapReference[] | undefined,
-): readonly BitmapReference[] {
+  before: readonly (readonly BitmapReference[])[] | undefined,
+): readonly (readonly BitmapReference[])[] {
   return [...(before ?? []), parseBitmapReference(text)]
 }
 
+/** At least one: an empty variable of a script is a mistake, and no wish for nothing. */
 export function collectWords(text: string, before: readonly string[] | undefined): readonly string[] {
-  return [...(before ?? []), ...text.split(',').filter((word) => word !== '')]
+  const words = text.split(',').filter((word) => word !== '')
+  if (words.length === 0) throw new InvalidArgumentError('Give one or more, separated by commas.')
+  return [...(before ?? []), ...words]
 }
 
 /** An ISO 8601 time, as the time of an import. Commander lets errors of ours through as they are: POINT_INVALID. */

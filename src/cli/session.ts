@@ -86,6 +86,7 @@ export class Session {
 
   /** A file named on the command line: relative to where that was typed, which is not always where this runs. */
   path(words: string): string {
+    if (words === '') throw new UsageError('A file or folder was named by an empty word; give a path.')
     return this.io.cwd === undefined ? words : resolve(this.io.cwd, words)
   }
 

@@ -27,7 +27,7 @@ export function forgetBackup({ state }: Deciding, command: Of<'forget-backup'>):
 }
 
 /** @throws CheckpointError BACKUP_STATE: only a succeeded backup made a copy that can be lost. */
-function checkMadeCopy({ id, phase }: BackupState): void {
+export function checkMadeCopy({ id, phase }: Pick<BackupState, 'id' | 'phase'>): void {
   switch (phase.kind) {
     case 'succeeded':
       return

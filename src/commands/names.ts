@@ -21,11 +21,11 @@ export type Named =
  */
 export function checkName(what: Named, name: string): void {
   if (typeof name !== 'string')
-    throw new TypeError(`the name of a ${what} must be a string, not ${typeof name}`)
+    throw new TypeError(`the name of ${aOrAn(what)} must be a string, not ${typeof name}`)
   if (name.length === 0) {
     throw new CheckpointError(
       'NAME_EMPTY',
-      `the name of a ${what} cannot be empty; give 1 to ${limits.nameBytesMax} bytes`,
+      `the name of ${aOrAn(what)} cannot be empty; give 1 to ${limits.nameBytesMax} bytes`,
       {
         what,
         qemu: 'Bitmap name cannot be empty',
@@ -36,14 +36,14 @@ export function checkName(what: Named, name: string): void {
   if (bytes > limits.nameBytesMax) {
     throw new CheckpointError(
       'NAME_TOO_LONG',
-      `the name of a ${what} has ${bytes} bytes of UTF-8, and ${limits.nameBytesMax} is the most; give a shorter one`,
+      `the name of ${aOrAn(what)} has ${bytes} bytes of UTF-8, and ${limits.nameBytesMax} is the most; give a shorter one`,
       { what, bytes, qemu: `Bitmap name too long: ${name}` },
     )
   }
   if (/\p{Surrogate}/u.test(name)) {
     throw new CheckpointError(
       'NAME_INVALID',
-      `the name of a ${what} holds half a character (a lone surrogate); give well-formed text`,
+      `the name of ${aOrAn(what)} holds half a character (a lone surrogate); give well-formed text`,
       { what },
     )
   }
@@ -52,5 +52,11 @@ export function checkName(what: Named, name: string): void {
 /** For handles, which are names: only that it is text. Whether it names anything is for their calls to find. */
 export function needName(what: Named, name: unknown): asserts name is string {
   if (typeof name !== 'string')
-    throw new TypeError(`the name of a ${what} must be a string, not ${name === null ? 'null' : typeof name}`)
+    throw new TypeError(
+      `the name of ${aOrAn(what)} must be a string, not ${name === null ? 'null' : typeof name}`,
+    )
+}
+
+function aOrAn(what: Named): string {
+  return what === 'actor' ? 'an actor' : `a ${what}`
 }

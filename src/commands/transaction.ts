@@ -62,7 +62,11 @@ function decideAll(
       fork.applyEvent(event, first + events.length, at)
       events.push(event)
     }
-    const decided = naming(index, () => decideIn({ state: fork, context, at, before: events }, command))
+    const decided = naming(index, () => {
+      const own = decideIn({ state: fork, context, at, before: events }, command)
+      checkToldInTime(own, events)
+      return own
+    })
     const answer = answerOf(command, decided, fork, first + events.length)
     if (command.type === 'remove-bitmap') {
       hold(fork, command)
@@ -76,6 +80,25 @@ function decideAll(
     return answer
   })
   return { events: [...events, ...removals], answers }
+}
+
+/**
+ * What is told of the time before the record lies before its point, so a plan of that point has to know it, and the next one,
+ * which is relative to it, covers it no more (R25, R35). A plan is made where its begin stands: told behind that is too late.
+ * @throws CheckpointError TOLD_TOO_LATE
+ */
+function checkToldInTime(decided: readonly DomainEvent[], before: readonly DomainEvent[]): void {
+  for (const event of decided) {
+    if (event.type !== 'stretch-lost' && event.type !== 'window') continue
+    const begun = before.find((earlier) => earlier.type === 'backup-begun' && earlier.disk === event.disk)
+    if (begun?.type !== 'backup-begun') continue
+    const what = event.type === 'window' ? 'a window' : 'a lost stretch'
+    throw new CheckpointError(
+      'TOLD_TOO_LATE',
+      `${what} of disk "${event.disk}" is told behind the begin of backup "${begun.backup}", whose plan would miss it; put it ahead of the begin, or tell it afterwards in a command of its own`,
+      { disk: event.disk, backup: begun.backup },
+    )
+  }
 }
 
 /** R20: until the transaction ends the name is taken and the bitmap busy. */

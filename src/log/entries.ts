@@ -138,6 +138,11 @@ function checkPosition(position: number): void {
   if (!(Number.isSafeInteger(position) && position >= 0)) throw new RangeError(`no position: ${position}`)
 }
 
+/** Between two parts of a long read. @throws CheckpointError ABORTED */
+export function checkAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw aborted(signal)
+}
+
 export function aborted(signal: AbortSignal): CheckpointError {
   return new CheckpointError(
     'ABORTED',

@@ -81,15 +81,18 @@ export class LevelEventLog extends BaseLog {
   }
 
   /**
-   * What is stored now, and a head that all of it up to there belongs to: taken in one turn, in which no repack can begin, so no
-   * pack reaches beyond the head. Release it, or the space of what is replaced is not given back. Throws STORE_CLOSED.
+   * What is stored now, and a head that all of it up to there belongs to: taken while nothing is replaced, so no pack reaches
+   * beyond the head, and every run is vouched for at or before it. Release it, or the space of what is replaced is not given back.
+   * Throws STORE_CLOSED.
    */
-  frozen(): { readonly source: LevelSource; readonly head: LogHead } {
-    try {
-      return { source: this.#view(), head: this.head }
-    } catch (error) {
-      throw levelFailure(error)
-    }
+  frozen(): Promise<{ readonly source: LevelSource; readonly head: LogHead }> {
+    return this.withValuesStill(async () => {
+      try {
+        return { source: this.#view(), head: this.head }
+      } catch (error) {
+        throw levelFailure(error)
+      }
+    })
   }
 
   protected override async store(
@@ -193,12 +196,16 @@ export class LevelEventLog extends BaseLog {
   }
 
   async #repack(signal: AbortSignal | undefined): Promise<Repacked> {
-    const to = this.head.next - 1
-    const source = this.#view()
+    // A splice that has begun and is not stored yet is in no view, and in the count already: what is seen then is gone soon.
+    const { source, head, splices } = await this.withValuesStill(async () => ({
+      source: this.#view(),
+      head: this.head,
+      splices: this.#splices,
+    }))
+    const to = head.next - 1
     let from = 0
     let before = 0
     let saved = 0
-    const splices = this.#splices
     try {
       const { cursor, previous } = await this.#repackStart(source)
       if (cursor > to) return { before: 0, after: 0 }

@@ -3,7 +3,7 @@
  * is then answered by this process (R34). What answers is loaded when somebody asks.
  */
 import { openStore as openOnly } from '../store/open.ts'
-import type { Store } from '../store/store.ts'
+import { needStore, type Store } from '../store/store.ts'
 import type { OpenOptions } from '../store/types.ts'
 import type { ServedStore } from './server.ts'
 import { removeStaleSocket } from './socket.ts'
@@ -37,6 +37,7 @@ export async function openStore(folder: string, options: OpenStoreOptions = {}):
  * @throws CheckpointError IO_FAILED when the folder cannot hold a socket; TypeError for a store in memory
  */
 export async function serveOwner(store: Store): Promise<ServedStore> {
+  needStore(store)
   const { serve } = await import('./server.ts')
   return await serve(store)
 }

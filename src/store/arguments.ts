@@ -17,6 +17,38 @@ export function needObjects(what: string, value: unknown): asserts value is read
   })
 }
 
+/** What an option may be: a count is a whole number from 1, a time in ms any number from 0. */
+type Kind = 'flag' | 'text' | 'texts' | 'function' | 'signal' | 'count' | 'ms'
+
+const KINDS: Readonly<Record<Kind, { readonly noun: string; readonly is: (value: unknown) => boolean }>> = {
+  flag: { noun: 'true or false', is: (value) => typeof value === 'boolean' },
+  text: { noun: 'a string', is: (value) => typeof value === 'string' },
+  texts: {
+    noun: 'an array of strings',
+    is: (value) => Array.isArray(value) && value.every((one) => typeof one === 'string'),
+  },
+  function: { noun: 'a function', is: (value) => typeof value === 'function' },
+  signal: { noun: 'an AbortSignal', is: (value) => value instanceof AbortSignal },
+  count: { noun: 'a whole number from 1', is: (value) => Number.isSafeInteger(value) && Number(value) >= 1 },
+  ms: { noun: 'a number of ms from 0', is: (value) => Number.isFinite(value) && Number(value) >= 0 },
+}
+
+/** Options that are left out are right; the kinds of those that are there are looked at before anything is done (R21). */
+export function needOptions(value: unknown, kinds: Readonly<Record<string, Kind>>): asserts value is object {
+  needObject('the options', value)
+  for (const [key, kind] of Object.entries(kinds)) {
+    const given = (value as Readonly<Record<string, unknown>>)[key]
+    if (given !== undefined && !KINDS[kind].is(given))
+      throw new TypeError(`${key} must be ${KINDS[kind].noun}, not ${nameOf(given)}`)
+  }
+}
+
+/** A file or folder, by its path. */
+export function needPath(what: string, value: unknown): asserts value is string {
+  if (typeof value !== 'string' || value === '')
+    throw new TypeError(`${what} must be a path, not ${value === '' ? 'empty' : nameOf(value)}`)
+}
+
 /** Byte ranges as pairs. */
 export function needExtents(what: string, value: unknown): void {
   needArray(what, value)
@@ -56,5 +88,6 @@ export function needCommand(command: unknown): void {
 
 function nameOf(value: unknown): string {
   if (value === null) return 'null'
+  if (typeof value === 'number') return String(value)
   return Array.isArray(value) ? 'an array' : typeof value
 }

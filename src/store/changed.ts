@@ -46,8 +46,7 @@ export async function changedBetween(fold: FoldWrites, request: ChangedRequest):
       bits,
     )
 
-  const extents: PlanExtent[] = []
-  bits.eachExtent((offset, length) => extents.push({ offset, length }))
+  let extents: readonly PlanExtent[] | undefined
   return {
     disk: disk.id,
     since,
@@ -62,8 +61,18 @@ export async function changedBetween(fold: FoldWrites, request: ChangedRequest):
     ),
     digest: bits.digest(),
     reason: reasonOf(older, lost, since, until) + (request.snapped ? SNAPPED : ''),
-    extents,
+    // Made when they are asked for: of a random span there are millions, and the bits are 2 MiB.
+    get extents() {
+      extents ??= extentsOf(bits)
+      return extents
+    },
   }
+}
+
+function extentsOf(bits: DirtyBitmap): PlanExtent[] {
+  const extents: PlanExtent[] = []
+  bits.eachExtent((offset, length) => extents.push({ offset, length }))
+  return extents
 }
 
 /** A stretch matters when any of it lies in the span: it ended after the base, and began before the end. */

@@ -209,7 +209,7 @@ export class Compactor {
           const context = first + count <= from
           const before = context
             ? { hash, gap: recordsOf(entry)[0]!.kind === 'gap' }
-            : { hash: first === 0 ? EMPTY_HASH : await this.#hashBefore(first), gap: false }
+            : await this.#before(first)
           builder = new RunBuilder(rules, cuts, from, before)
           if (context) continue
         }
@@ -225,13 +225,17 @@ export class Compactor {
     return { runs: builder?.runs ?? [], next: full ? next : to, cuts: new Set(boundaries) }
   }
 
-  async #hashBefore(position: number): Promise<Uint8Array> {
-    const hash = await this.#parts.log.hashAt(position - 1)
-    if (hash === undefined)
-      throw new CheckpointError('LOG_DAMAGED', `no record ends at position ${position - 1}; run verify`, {
-        position,
-      })
-    return hash
+  /** The chain's hash before the value at `position`, and whether a gap lies there: `from` may lie inside a pack behind one. */
+  async #before(position: number): Promise<{ readonly hash: Uint8Array; readonly gap: boolean }> {
+    if (position === 0) return { hash: EMPTY_HASH, gap: false }
+    for await (const [entry] of this.#parts.log.values({ from: position - 1, to: position - 1 })) {
+      if (entry === undefined) break
+      const { first, count, hash } = readHeader(entry.value)
+      if (first + count === position) return { hash, gap: recordsOf(entry)[0]!.kind === 'gap' }
+    }
+    throw new CheckpointError('LOG_DAMAGED', `no record ends at position ${position - 1}; run verify`, {
+      position,
+    })
   }
 
   async #boundaries(): Promise<number[]> {

@@ -58,7 +58,7 @@ export async function copyStore(
   await refuseUnlessVacant(to)
   const { format, id, created } = await readStoreFile(pathsOf(root))
   const partial = partialOf(to)
-  const frozen = parts.log.frozen()
+  const frozen = await parts.log.frozen()
   try {
     await makeParent(to)
     await removeStalePartials(to)

@@ -32,7 +32,7 @@ import { type BackupMoment, Planner, PlanWanted, type Prepared } from './planner
 import { START } from './points.ts'
 import type { PolicyInput } from './policy.ts'
 import { quietDisks } from './quiet.ts'
-import { materialize, type RebuildOptions, rebuild } from './rebuild.ts'
+import { materialize, type RebuildOptions, rebuild, rebuildCatalog } from './rebuild.ts'
 import type { FoldWrites } from './snapshots.ts'
 import type { SpanIndex } from './span-index.ts'
 import type { State } from './state.ts'
@@ -296,10 +296,23 @@ export class Core {
     return this.committer.recordWrites(disk.number, disk.id, disk.size, writes, null)
   }
 
+  /** Entered like a command: a close drops bits that nothing refers to, and must not meet a snapshot half stored. */
+  snapshot(): Promise<void> {
+    return this.#enter(async () => {
+      await this.committer.settled()
+      await this.keeper.snapshot()
+    })
+  }
+
   /** The state after `position`, from the nearest snapshot (R22) or from the log alone (R26). */
   async at(position: number, options: RebuildOptions = {}): Promise<State> {
     const fold: FoldWrites = (span, target) => this.spans.union(span, target)
     return (await rebuild(this.log, this.derived, this.storeId, position, options, { fold })).state
+  }
+
+  /** As `at`, and only what there was, without its bits. */
+  catalogAt(position: number, signal?: AbortSignal): Promise<Catalog> {
+    return rebuildCatalog(this.log, this.derived, this.storeId, position, signal)
   }
 
   async #decide(
@@ -369,8 +382,8 @@ export class Core {
         base: command.since === undefined ? undefined : event?.base,
       }
     })
-    const before = await this.at(record.first - 1)
-    const answers = answersOf(then, record.events, before.catalog)
+    const before = await this.catalogAt(record.first - 1)
+    const answers = answersOf(then, record.events, before)
     const plans = new Map<string, Plan>()
     for (const event of begun) plans.set(event.backup, await this.replay(event.backup))
     return { answers, plans, point: endOf(record) }

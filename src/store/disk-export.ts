@@ -1,13 +1,15 @@
 /** `disk export`: one disk's history into a file, while the store goes on; and the proof of such a file against a store. */
 import { resolve } from 'node:path'
 import { findDisk } from '../commands/find.ts'
+import { needName } from '../commands/names.ts'
 import { CheckpointError } from '../errors.ts'
 import { aborted } from '../log/entries.ts'
 import { LevelEventLog } from '../log/level-log.ts'
+import { needOptions, needPath } from './arguments.ts'
 import { type DiskFrame, digestOf, readDiskFile, writeDiskFile } from './disk-file.ts'
 import { type HistoryOf, historyOf, namedPoints } from './disk-history.ts'
 import { refuseUnlessVacant, targetExists } from './publish.ts'
-import { coreOf, type Store } from './store.ts'
+import { coreOf, needStore, type Store } from './store.ts'
 
 export interface ExportOptions {
   readonly signal?: AbortSignal
@@ -37,6 +39,10 @@ export async function exportDisk(
   file: string,
   options: ExportOptions = {},
 ): Promise<Exported> {
+  needStore(store)
+  needName('disk', disk)
+  needPath('the file', file)
+  needOptions(options, { signal: 'signal', onProgress: 'function' })
   const path = resolve(file)
   await refuseFile(path)
   const core = coreOf(store)
@@ -46,7 +52,12 @@ export async function exportDisk(
   // Head and state of one moment: nothing is committed in between.
   const of = await core.committer.exclusive(async (): Promise<HistoryOf> => {
     const found = findDisk(core.catalog, disk)
-    return { store: core.storeId, ...log.frozen(), disk: found, named: namedPoints(core.catalog, found) }
+    return {
+      store: core.storeId,
+      ...(await log.frozen()),
+      disk: found,
+      named: namedPoints(core.catalog, found),
+    }
   })
   const told = { records: 0, events: 0 }
   try {
@@ -89,6 +100,8 @@ export type Proof =
  * @throws CheckpointError DISK_FILE_INVALID, FORMAT_TOO_NEW, LOG_DAMAGED
  */
 export async function proveExport(store: Store, file: string): Promise<Proof> {
+  needStore(store)
+  needPath('the file', file)
   const path = resolve(file)
   const core = coreOf(store)
   const { log } = core
@@ -113,14 +126,31 @@ export async function proveExport(store: Store, file: string): Promise<Proof> {
   if (header.store !== core.storeId)
     return { kind: 'differs', why: `it is of store ${header.store}, and this is ${core.storeId}` }
   const { position, hash } = header.head
-  const there = position < log.head.next ? await log.hashAt(position) : undefined
-  if (there === undefined || Buffer.from(there).toString('hex') !== hash)
-    return { kind: 'differs', why: `at position ${position} this log has another hash, or ends before it` }
+  if (position >= log.head.next)
+    return { kind: 'differs', why: `this log ends before position ${position}, which the file reaches` }
+  const there = await log.hashAt(position)
+  if (there !== undefined && Buffer.from(there).toString('hex') !== hash)
+    return { kind: 'differs', why: `at position ${position} this log has another hash` }
   if (missing !== undefined)
     return { kind: 'differs', why: `at position ${missing} this log has another hash` }
-  if ((await digestAgain(store, header, log)) === digest) return { kind: 'proved', records }
-  if (anchors < records) return { kind: 'anchored', records, anchors }
+  // No hash there: its head lies inside a run of a later compaction, so it cannot be given again.
+  const again = there === undefined ? undefined : await digestAgain(store, header, log)
+  if (again === digest) return { kind: 'proved', records }
+  if (anchors > 0 && (anchors < records || (await compactedSince(store, position))))
+    return { kind: 'anchored', records, anchors }
   return { kind: 'differs', why: 'its records are not those of this log, though they name its hashes' }
+}
+
+/** Whether a compaction after `position` folded what lies before it: then windows may be coarser than in the file, ends and all. */
+async function compactedSince(store: Store, position: number): Promise<boolean> {
+  for await (const records of store.records({ from: position + 1, without: 'writes' })) {
+    for (const record of records) {
+      if (record.kind !== 'events') continue
+      for (const event of record.events)
+        if (event.type === 'log-compacted' && event.runs.some(({ first }) => first <= position)) return true
+    }
+  }
+  return false
 }
 
 /** The file's digest as this log gives it now. */
@@ -141,7 +171,7 @@ async function digestAgain(
   const { catalog } = await core.at(head.position)
   const then = catalog.disk(disk)
   if (then === undefined || then.number !== number) return undefined
-  const { source } = log.frozen()
+  const { source } = await log.frozen()
   try {
     const at = {
       next: head.position + 1,
@@ -161,7 +191,7 @@ async function refuseFile(path: string): Promise<void> {
     await refuseUnlessVacant(path)
   } catch (error) {
     if (error instanceof CheckpointError && error.code === 'TARGET_EXISTS')
-      throw targetExists(path, 'is there already')
+      throw targetExists(path, 'is never overwritten')
     throw error
   }
 }

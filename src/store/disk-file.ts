@@ -14,7 +14,7 @@
  */
 import { createHash } from 'node:crypto'
 import { createReadStream, createWriteStream } from 'node:fs'
-import { link, rename, rm } from 'node:fs/promises'
+import { link, rename, rm, stat } from 'node:fs/promises'
 import { pipeline } from 'node:stream/promises'
 import { createGunzip, createGzip } from 'node:zlib'
 import { Packr } from 'msgpackr'
@@ -134,7 +134,7 @@ async function publishFile(partial: string, path: string): Promise<void> {
     await rm(partial)
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
-    if (code === 'EEXIST') throw targetExists(path, 'is there already', cause)
+    if (code === 'EEXIST') throw targetExists(path, 'is never overwritten', cause)
     if (code !== 'EPERM' && code !== 'ENOTSUP') throw cause
     await rename(partial, path)
   }
@@ -169,6 +169,8 @@ export async function* readDiskFile(path: string): AsyncGenerator<DiskFrame & { 
 }
 
 async function* frames(path: string): AsyncGenerator<{ payload: Uint8Array; hash: Uint8Array }> {
+  // Opening a pipe waits for its writer, with the store held meanwhile.
+  if ((await stat(path)).isFIFO()) throw new RangeError('it is a pipe, and an export is read more than once')
   const source = createReadStream(path)
   const gunzip = createGunzip()
   source.on('error', (error) => gunzip.destroy(error))

@@ -55,7 +55,7 @@ export async function growthOf(log: EventLog): Promise<Growth> {
   return {
     eventsPerDay: Math.round(eventsPerDay),
     bytesPerDay: Math.round(events === 0 ? 0 : (eventsPerDay * bytes) / events),
-    days: Math.round(days * 1000) / 1000,
+    days: Math.round(days * 100_000) / 100_000,
   }
 }
 

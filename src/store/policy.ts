@@ -32,7 +32,11 @@ const RULES_MAX = 16
 
 /** @throws CheckpointError POLICY_INVALID; TypeError when it is neither text nor a list */
 export function policyOf(input: PolicyInput): CompactionPolicy {
-  if (typeof input === 'string') return checked(input.split(',').map((rule) => parseRule(rule, input)))
+  if (typeof input === 'string')
+    return checked(
+      input.split(',').map((rule) => parseRule(rule, input)),
+      input,
+    )
   if (!Array.isArray(input))
     throw new TypeError('a policy is a text such as "7d:1m,90d:1h", or a list of { olderThan, window } in ms')
   return checked(input.map(({ olderThan, window }) => ({ olderThan, window })))
@@ -56,8 +60,7 @@ function parseDuration(text: string, whole: string): number {
   return value
 }
 
-function checked(rules: readonly CompactionRule[]): CompactionPolicy {
-  const whole = JSON.stringify(rules)
+function checked(rules: readonly CompactionRule[], whole = JSON.stringify(rules)): CompactionPolicy {
   if (rules.length === 0 || rules.length > RULES_MAX) throw invalid(whole, `it needs 1 to ${RULES_MAX} rules`)
   rules.forEach(({ olderThan, window }, i) => {
     const before = rules[i - 1]
@@ -84,7 +87,7 @@ function duration(ms: number): string {
 function invalid(policy: string, why: string): CheckpointError {
   return new CheckpointError(
     'POLICY_INVALID',
-    `${policy} is no policy: ${why}; give for instance 7d:1m,90d:1h (every write for 7 days, one window a minute for 90, one an hour after)`,
+    `${policy === '' ? '""' : policy} is no policy: ${why}; give for instance 7d:1m,90d:1h (every write for 7 days, one window a minute for 90, one an hour after)`,
     { policy },
   )
 }

@@ -187,7 +187,10 @@ function checkDefinition<S>(definition: ProjectionDefinition<S>): void {
   if (!Number.isSafeInteger(version))
     throw new TypeError(`the version of projection "${name}" must be a whole number`)
   if (per !== 'event' && per !== 'record')
-    throw new TypeError(`projection "${name}" is fed per "event" or per "record", not ${JSON.stringify(per)}`)
+    throw new TypeError(`projection "${name}" is fed per "event" or per "record", not ${String(per)}`)
   if (typeof seed !== 'function' || typeof apply !== 'function')
     throw new TypeError(`projection "${name}" needs the functions seed() and apply()`)
+  for (const optional of [definition.save, definition.load])
+    if (optional !== undefined && typeof optional !== 'function')
+      throw new TypeError(`save and load of projection "${name}" must be functions where they are given`)
 }

@@ -239,6 +239,6 @@ export class Projection<S> {
 function checkOptions({ saveEvery = 1, saveSeconds = 1 }: ProjectionOptions): void {
   if (!Number.isSafeInteger(saveEvery) || saveEvery < 1)
     throw new TypeError('saveEvery must be a positive whole number of events')
-  if (!(saveSeconds > 0 && saveSeconds <= 2_000_000))
+  if (!(typeof saveSeconds === 'number' && saveSeconds > 0 && saveSeconds <= 2_000_000))
     throw new TypeError('saveSeconds must be seconds, more than 0')
 }

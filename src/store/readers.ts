@@ -64,7 +64,10 @@ export class Readers {
   #next(from: EventsFrom): number {
     if (from === 'start') return 0
     if (from === 'now') return this.#core.log.head.next
-    return from instanceof Cursor ? from.position + 1 : from.position
+    if (from instanceof Cursor) return from.position + 1
+    const position = (from as { readonly position?: unknown } | null)?.position
+    if (typeof position === 'number' && Number.isSafeInteger(position) && position >= 0) return position
+    throw new TypeError('events begin at start, now, { position } with a whole number from 0, or a cursor')
   }
 
   cursor(name: string): Promise<Cursor> {

@@ -4,6 +4,7 @@
  */
 import type { LogRecord } from '../../events/types.ts'
 import { slicesNeeded } from '../../projections/bits.ts'
+import type { Catalog } from '../../projections/catalog.ts'
 import type { EventLog } from '../log/event-log.ts'
 import { loadSlice } from './bits-loader.ts'
 import { type Derived, DerivedMissing } from './derived.ts'
@@ -56,13 +57,32 @@ export async function rebuild(
   return await foldTail(log, derived, new State(), position, options, help.feed)
 }
 
+/**
+ * The catalog after the event at `position`, without any bits: what a question that names its own writes needs of a moment.
+ * Reads no more of the log than `rebuild`, and none of the stored bits.
+ */
+export async function rebuildCatalog(
+  log: EventLog,
+  derived: Derived,
+  storeId: string,
+  position: number,
+  signal?: AbortSignal,
+): Promise<Catalog> {
+  const { catalog } = (await usable(log, derived, storeId, position, null)) ?? new State()
+  const from = catalog.last.position + 1
+  if (from > position) return catalog
+  for await (const records of log.read({ from, to: position, ...(signal === undefined ? {} : { signal }) }))
+    for (const record of records) catalog.apply(cutRecord(record, position))
+  return catalog
+}
+
 /** Snapshots that cannot even be looked through are as good as none. */
 async function usable(
   log: EventLog,
   derived: Derived,
   storeId: string,
   position: number,
-  fold: FoldWrites,
+  fold: FoldWrites | null,
 ): Promise<State | undefined> {
   try {
     return await load(derived, storeId, position, fold, log)
@@ -81,7 +101,7 @@ async function foldTail(
   feed: SpanIndex | undefined,
 ): Promise<Rebuilt> {
   const from = state.catalog.last.position + 1
-  feed?.begin(from - 1, state.catalog)
+  feed?.begin(from - 1, state)
   if (from > position) return { state, replayed: 0 }
   const signal = options.signal === undefined ? {} : { signal: options.signal }
   for await (const records of log.read({ from, to: position, ...signal })) {

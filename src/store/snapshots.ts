@@ -105,13 +105,13 @@ function plainBitmap({ name, recording, base, upTo, slices }: FrozenBitmap): Pla
 /**
  * The newest usable snapshot at or before `position`, as a state; undefined: replay from the start. With `log`, one of another
  * history is not used: a copy of the store that went its own way has the same id. `fold` gives the writes that were added to
- * bits since they were stored.
+ * bits since they were stored; null: the catalog is all that is wanted, and the state has no bits.
  */
 export async function load(
   derived: Derived,
   storeId: string,
   position: number,
-  fold: FoldWrites,
+  fold: FoldWrites | null,
   log?: Hashes,
 ): Promise<State | undefined> {
   for (let at = position; ; ) {
@@ -145,11 +145,17 @@ function plainOf(bytes: Uint8Array): Plain {
   return plain
 }
 
-async function thaw(bytes: Uint8Array, derived: Derived, storeId: string, fold: FoldWrites): Promise<State> {
+async function thaw(
+  bytes: Uint8Array,
+  derived: Derived,
+  storeId: string,
+  fold: FoldWrites | null,
+): Promise<State> {
   const [, id, , head, lists, bits] = plainOf(bytes)
   if (id !== storeId) throw new Error('a snapshot of another store')
   const catalog = [...head, ...(await Promise.all(lists.map((names) => readPages(derived, names))))]
   const state = new State(Catalog.fromPlain(catalog), new BitsFold())
+  if (fold === null) return state
   for (const [disk, number, size, bitmaps] of (await readPages(derived, bits)) as PlainDisk[]) {
     const held = new DiskBits(size)
     for (const bitmap of bitmaps)

@@ -3,13 +3,14 @@
  * behind the committer's back. At open the tail's replay feeds it. Where it is behind (deleted, damaged, an older version's
  * store) it is caught up in the background, and answers come from the log meanwhile.
  *
- * Cost: one bit per write; at a boundary, in the background, one encode per disk that was written.
+ * Cost: the bits that the fold sets anyway; at a boundary one pass to join them into the bitmaps, and in the background one encode
+ * per disk that was written.
  */
 import type { DiskNumber, LogRecord } from '../../events/types.ts'
-import type { Catalog } from '../../projections/catalog.ts'
 import { type DiskShapes, joinBits, type Span, SpanBuilder, type SpanDisk, shapesOf } from './span-builder.ts'
 import { FANOUT } from './span-store.ts'
 import { type SpanParts, SpanReader } from './spans.ts'
+import type { State } from './state.ts'
 
 export interface SpanIndexParts extends Omit<SpanParts, 'shapes'> {
   /** Events of a span. */
@@ -30,6 +31,7 @@ export class SpanIndex extends SpanReader {
   /** Null while the index is behind what was folded, or cannot be stored. */
   #builder: SpanBuilder | null = null
   #shapes: DiskShapes | undefined
+  #state: State | undefined
   #storing: Promise<void> = Promise.resolve()
   /** The spans of the block that is not complete yet, joined as they were stored; null: too many, they are read again. */
   #block: OpenBlock | null = null
@@ -59,10 +61,20 @@ export class SpanIndex extends SpanReader {
   }
 
   /** A replay begins after `position`: what lies before must be in the index already, or it is behind. */
-  begin(position: number, catalog: Catalog): void {
-    this.#shapes = shapesOf(catalog)
+  begin(position: number, state: State): void {
+    this.#builder?.feedNoMore() // A replay before this one was given up.
+    this.#shapes = shapesOf(state.catalog)
+    this.#state = state
     if (position > (this.#builder?.last ?? this.covered)) this.#builder = null
     else this.#builder ??= new SpanBuilder(this.covered)
+    this.#feed(position)
+  }
+
+  /** From where the builder has all that is folded, the fold sets the bits for both. */
+  #feed(folded: number): void {
+    const builder = this.#builder
+    if (builder !== null && !builder.fed && builder.last === folded)
+      builder.feedFrom(this.#state!.bits, this.#shapes!)
   }
 
   /**
@@ -74,6 +86,7 @@ export class SpanIndex extends SpanReader {
     if (builder === null) return false
     try {
       builder.add(record, this.#shapes!)
+      if (!builder.fed) this.#feed(record.first + record.count - 1)
       return builder.events >= this.#every && this.pending.size < WAITING && this.cut()
     } catch {
       this.#giveUp() // A bug of ours must not cost the store: answers come from the log.
@@ -164,6 +177,7 @@ export class SpanIndex extends SpanReader {
 
   #giveUp(): void {
     this.#builder = null
+    this.#state?.bits.giveTo(null)
     this.pending.clear() // Their places stay known; what they held is decoded where it is asked for.
   }
 
@@ -178,7 +192,9 @@ export class SpanIndex extends SpanReader {
     if (this.#closed) return
     await exclusive(async () => {
       await this.#read(builder, this.parts.log.head.next - 1, 1)
-      if (!this.#closed) this.#builder = builder
+      if (this.#closed) return
+      this.#builder = builder
+      this.#feed(this.#state!.catalog.last.position)
     })
   }
 

@@ -84,13 +84,12 @@ export class SpanStore {
 
   /** Undefined: missing or damaged. */
   async bits(level: number, ordinal: number, disk: DiskNumber): Promise<DirtyBitmap | undefined> {
-    const value = await this.#derived.value(bitsKey(level, ordinal, disk))
-    if (value === undefined) return undefined
-    try {
-      return decodeBits(value)
-    } catch {
-      return undefined
-    }
+    return decodedBits(await this.encodedBits(level, ordinal, disk))
+  }
+
+  /** As they are stored, unchecked. Undefined: missing. */
+  async encodedBits(level: number, ordinal: number, disk: DiskNumber): Promise<Uint8Array | undefined> {
+    return await this.#derived.value(bitsKey(level, ordinal, disk))
   }
 
   /** All of a span at once. `hash`: null leaves its end as it is. */
@@ -132,6 +131,16 @@ export class SpanStore {
       drops.push(...(await this.#derived.keys(`iw${level}${place(first)}`, `iw${level}:`)))
     }
     await this.#derived.write([], drops)
+  }
+}
+
+/** Undefined: missing or damaged. */
+export function decodedBits(value: Uint8Array | undefined): DirtyBitmap | undefined {
+  if (value === undefined) return undefined
+  try {
+    return decodeBits(value)
+  } catch {
+    return undefined
   }
 }
 

@@ -11,11 +11,12 @@
  */
 import type { DiskNumber } from '../../events/types.ts'
 import { DirtyBitmap } from '../../projections/bitmap.ts'
+import { checkAborted } from '../log/entries.ts'
 import type { EventLog } from '../log/event-log.ts'
 import type { Derived } from './derived.ts'
 import { foldWrites, type Span as LogSpan } from './fold-writes.ts'
 import { type DiskShapes, joinBits, type Span, SpanBuilder, type SpanDisk } from './span-builder.ts'
-import { FANOUT, type SpanEnd, type SpanPart, SpanStore } from './span-store.ts'
+import { decodedBits, FANOUT, type SpanEnd, type SpanPart, SpanStore } from './span-store.ts'
 
 /** Events of a span: a decode of one costs 15 ms. */
 export const SPAN_EVENTS = 262_144
@@ -53,6 +54,19 @@ export interface SpanParts {
 
 /** Spans finished in memory that are not stored yet. */
 type Pending = Map<number, Span>
+
+/** A block, read and not decoded yet. */
+interface Block {
+  readonly level: number
+  readonly ordinal: number
+  /** Whether its list of disks could be read. */
+  readonly known: boolean
+  readonly part: SpanPart | undefined
+  /** A bitmap of the reader's own … */
+  readonly held: DirtyBitmap | undefined
+  /** … or as it is stored; undefined: missing. */
+  readonly bytes: Uint8Array | undefined
+}
 
 /** Lists of disks kept in memory. */
 const LISTS = 128
@@ -123,11 +137,17 @@ export class SpanReader {
     const before = this.ends[at]!.after
     const last = this.ends[end - 1]!.last
     await foldWrites(log, { disk, after, upTo: before, signal }, target)
+    // The next block is read while the one before is decoded and joined.
+    let next = this.#read(at, end, disk.number)
     while (at < end) {
-      signal?.throwIfAborted()
-      const level = this.#levelAt(at, end)
-      await this.#join(level, at / FANOUT ** level, span, target)
-      at += FANOUT ** level
+      checkAborted(signal)
+      const block = await next
+      at += FANOUT ** block.level
+      if (at < end) {
+        next = this.#read(at, end, disk.number)
+        next.catch(() => undefined) // Seen when it is awaited, if nothing else fails before.
+      }
+      await this.#join(block, span, target)
       onProgress?.(this.ends[at - 1]?.last ?? last)
     }
     await foldWrites(log, { disk, after: last, upTo, signal, onProgress }, target)
@@ -150,7 +170,7 @@ export class SpanReader {
       last = covered
     }
     while (span > 0 && last >= first) {
-      wanted.signal?.throwIfAborted()
+      checkAborted(wanted.signal)
       const level = this.#levelBefore(span)
       const step = FANOUT ** level
       const ordinal = span / step - 1
@@ -233,12 +253,29 @@ export class SpanReader {
     return level
   }
 
-  async #join(level: number, ordinal: number, span: LogSpan, target: DirtyBitmap): Promise<void> {
+  /** The largest block that begins at span `at` and ends at or before span `end`. */
+  async #read(at: number, end: number, disk: DiskNumber): Promise<Block> {
+    const level = this.#levelAt(at, end)
+    return await this.#block(level, at / FANOUT ** level, disk)
+  }
+
+  /** What a block holds of a disk, and its bits as they are stored. */
+  async #block(level: number, ordinal: number, disk: DiskNumber): Promise<Block> {
     const list = await this.#list(level, ordinal)
-    const part = list?.find((one) => one.disk === span.disk.number)
-    if (list !== undefined && part === undefined) return
+    const part = list?.find((one) => one.disk === disk)
+    const held = level === 0 ? this.pending.get(ordinal)?.disks.get(disk)?.bits : undefined
+    const bytes =
+      part === undefined || held !== undefined
+        ? undefined
+        : await this.values.encodedBits(level, ordinal, disk)
+    return { level, ordinal, known: list !== undefined, part, held: held?.clone(), bytes }
+  }
+
+  async #join(block: Block, span: LogSpan, target: DirtyBitmap): Promise<void> {
+    const { level, ordinal, known, part, held, bytes } = block
+    if (known && part === undefined) return
     if (part !== undefined && part.granularity <= target.granularity) {
-      const bits = await this.#bits(level, ordinal, part.disk)
+      const bits = held ?? decodedBits(bytes)
       if (bits !== undefined) {
         joinBits(bits, target)
         return
@@ -247,7 +284,7 @@ export class SpanReader {
     if (part === undefined || part.granularity <= target.granularity) this.#heal(level, ordinal)
     if (level > 0) {
       for (let child = ordinal * FANOUT; child < (ordinal + 1) * FANOUT; child++)
-        await this.#join(level - 1, child, span, target)
+        await this.#join(await this.#block(level - 1, child, span.disk.number), span, target)
       return
     }
     const { after, last } = this.ends[ordinal]!

@@ -18,7 +18,7 @@ import { CheckpointError } from '../errors.ts'
 import { limits } from '../limits.ts'
 import type { Followed, ReadOptions } from '../log/event-log.ts'
 import { LevelEventLog } from '../log/level-log.ts'
-import { needObject, needObjects } from './arguments.ts'
+import { needObject, needObjects, needOptions, needPath } from './arguments.ts'
 import { Backup } from './backup.ts'
 import { type BeginView, beginView } from './begin-view.ts'
 import { changedBetween } from './changed.ts'
@@ -82,6 +82,23 @@ export interface StoreFacts {
 
 /** What a store is made of, for the parts of slicelog that stand beside it (the owner's door, verify); not for its users. */
 export let coreOf: (store: Store) => Core
+
+/** For those parts, which are given one by their callers. */
+export function needStore(value: unknown): asserts value is Store {
+  if (!(value instanceof Store)) throw new TypeError('the store must be one that openStore gave')
+}
+
+const REBUILD = { signal: 'signal', onProgress: 'function', fromLogAlone: 'flag' } as const
+
+const FILTER = {
+  disk: 'text',
+  types: 'texts',
+  actor: 'text',
+  correlationId: 'text',
+  commandId: 'text',
+  reverse: 'flag',
+  signal: 'signal',
+} as const
 
 export class Store extends StateView {
   readonly #core: Core
@@ -284,7 +301,7 @@ export class Store extends StateView {
 
   /** The whole state as it was at any moment (R22). */
   async at(point: PointInput, options: RebuildOptions = {}): Promise<PastState> {
-    needObject('the options', options)
+    needOptions(options, REBUILD)
     const found = await this.resolvePoint(point, 'at')
     const steps =
       typeof point === 'object' && 'time' in point
@@ -296,7 +313,7 @@ export class Store extends StateView {
   /** What was written to a disk between two points, whether or not a bitmap existed then (R23). */
   async changed(disk: string, options: ChangedOptions): Promise<Changed> {
     needName('disk', disk)
-    needObject('the options', options)
+    needOptions(options, { bitmap: 'text', signal: 'signal', onProgress: 'function' })
     const granularity = options.granularity ?? limits.granularityDefault
     checkAnswerGranularity(granularity)
     const context = { disk, bitmap: options.bitmap }
@@ -313,13 +330,16 @@ export class Store extends StateView {
     const then =
       until.position === this.#core.catalog.last.position
         ? this.#core.catalog
-        : (await this.#core.at(until.position, options)).catalog
+        : await this.#core.catalogAt(until.position, options.signal)
     const found = findDisk(then, disk)
     checkGranules(disk, found.size, granularity)
     return await changedBetween((span, bits) => this.#core.spans.union(span, bits), {
       disk: found,
       now: this.#toldOf(found),
-      unknown: (options.until ?? 'now') === 'now' ? this.#unknownOf(found) : [],
+      // It goes on up to this very moment, and reaches into every span that ends behind its start.
+      unknown: this.#unknownOf(found).filter(
+        ({ from }) => (options.until ?? 'now') === 'now' || from.position < until.position,
+      ),
       since,
       until,
       snapped: snapped || sinceSnapped,
@@ -361,12 +381,14 @@ export class Store extends StateView {
   /** The plan of a past backup, made again from the log alone: nothing derived is used (R26). */
   async replayPlan(backup: string, options: RebuildOptions = {}): Promise<Plan> {
     needName('backup', backup)
-    needObject('the options', options)
+    needOptions(options, REBUILD)
     return await this.#core.replay(backup, options)
   }
 
   /** What a backup was planned from: the state at its begin, for `explain`. BACKUP_NOT_FOUND. */
   async beginOf(backup: string, options: RebuildOptions = {}): Promise<BeginView> {
+    needName('backup', backup)
+    needOptions(options, REBUILD)
     const moment = await this.#core.momentOf(backup, options)
     return beginView(moment, this.#core.derived, () =>
       this.#core.momentOf(backup, { ...options, fromLogAlone: true }),
@@ -383,6 +405,10 @@ export class Store extends StateView {
 
   /** Events with filters, forwards or backwards. */
   async *log(filter: LogFilter = {}): AsyncGenerator<RecordedEvent> {
+    needOptions(filter, FILTER)
+    if (filter.range !== undefined) needObject('the range', filter.range)
+    if (filter.limit !== undefined && !(filter.limit >= 0))
+      throw new RangeError(`a limit is a number from 0, not ${String(filter.limit)}`)
     const context = { disk: filter.disk }
     const from = filter.from === undefined ? 0 : await this.#firstOf(filter.from, context)
     const to =
@@ -432,7 +458,7 @@ export class Store extends StateView {
   async diskAt(disk: string, point: Point, options: RebuildOptions = {}): Promise<DiskState> {
     const { catalog } = this.#core
     if (point.position >= catalog.last.position) return findDisk(catalog, disk)
-    const then = findDisk((await this.#core.at(point.position, options)).catalog, disk)
+    const then = findDisk(await this.#core.catalogAt(point.position, options.signal), disk)
     const now = catalog.disk(disk)
     return now?.number === then.number ? { ...then, lost: now.lost } : then
   }
@@ -447,6 +473,7 @@ export class Store extends StateView {
    * reader is. Says `caughtUp` and `fellBehind`. Ends when aborted, and when the store closes.
    */
   follow(options: FollowStoreOptions = {}): AsyncGenerator<Followed> {
+    needOptions(options, { signal: 'signal', bufferRecords: 'count', bufferBytes: 'count' })
     const now = this.head.position + 1
     return this.#follow(now, options)
   }
@@ -463,6 +490,7 @@ export class Store extends StateView {
   events$(options?: { readonly from?: EventsFrom; readonly markers?: false }): Observable<RecordedEvent>
   events$(options: { readonly from?: EventsFrom; readonly markers: true }): Observable<Marked>
   events$(options: { readonly from?: EventsFrom; readonly markers?: boolean } = {}): Observable<unknown> {
+    needOptions(options, { markers: 'flag' })
     const { from = 'now', markers = false } = options
     return markers ? this.#readers.marked(from) : this.#readers.events(from)
   }
@@ -485,11 +513,14 @@ export class Store extends StateView {
     definition: ProjectionDefinition<S>,
     options: ProjectionOptions = {},
   ): Promise<Projection<S>> {
+    needObject('the projection', definition)
+    needOptions(options, { stored: 'flag', onProgress: 'function' })
     return await this.#readers.project(definition, options)
   }
 
   /** What was written, per disk and hour. The first question to a log that was never asked reads it once. */
   async stats(options: { readonly disk?: string; readonly since?: number } = {}): Promise<StoreStats> {
+    needOptions(options, { disk: 'text', since: 'ms' })
     return await this.#readers.stats(options)
   }
 
@@ -542,8 +573,7 @@ export class Store extends StateView {
 
   /** Takes a snapshot of the projections now; otherwise one is taken every so many events. */
   async snapshot(): Promise<void> {
-    await this.#core.committer.settled()
-    await this.#core.keeper.snapshot()
+    await this.#core.snapshot()
   }
 
   /**
@@ -552,6 +582,15 @@ export class Store extends StateView {
    * @throws CheckpointError POLICY_INVALID, ABORTED, LOG_DAMAGED, OUTCOME_UNKNOWN, STORE_FAILED, STORE_CLOSED
    */
   async compact(options: CompactOptions = {}): Promise<Compacted> {
+    // What is folded by mistake is never whole again.
+    needOptions(options, {
+      signal: 'signal',
+      onProgress: 'function',
+      pauseMs: 'ms',
+      stepBytes: 'count',
+      dryRun: 'flag',
+      actor: 'text',
+    })
     return await this.#core.compactor.compact(options)
   }
 
@@ -571,6 +610,8 @@ export class Store extends StateView {
    * @throws CheckpointError TARGET_EXISTS, TARGET_INVALID, ABORTED, STORE_CLOSED, IO_FAILED
    */
   async copyTo(folder: string, options: CopyOptions = {}): Promise<Copied> {
+    needPath('the folder', folder)
+    needOptions(options, { signal: 'signal', onProgress: 'function' })
     const { log, derived } = this.#core
     if (this.folder === null || !(log instanceof LevelEventLog))
       throw new TypeError('a store in memory has no files to copy; open it in a folder')

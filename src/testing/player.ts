@@ -2,12 +2,13 @@
  * The player: a recorded incident as a store in memory, with the same positions, times, bits and plans, for a test to assert on.
  * The same file always gives the same store.
  */
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import type { LogRecord } from '../../events/types.ts'
 import { type Finding, Findings } from '../audit/findings.ts'
 import { AuditFold } from '../audit/fold.ts'
 import { CheckpointError } from '../errors.ts'
 import { MemoryEventLog } from '../log/memory-log.ts'
+import { needObject, needPath } from '../store/arguments.ts'
 import { Derived } from '../store/derived.ts'
 import { openMemoryStore } from '../store/open.ts'
 import { cutRecord } from '../store/state.ts'
@@ -34,6 +35,7 @@ export async function playIncident(
   file: string | URL | Uint8Array,
   options: PlayOptions = {},
 ): Promise<IncidentPlayer> {
+  needObject('the options', options)
   const bytes = file instanceof Uint8Array ? file : await bytesOf(file)
   const content = decodeIncident(bytes)
   return new IncidentPlayer(content, options, await openAt(content, null, options))
@@ -45,7 +47,10 @@ export async function readIncident(file: string | URL | Uint8Array): Promise<Inc
 }
 
 async function bytesOf(file: string | URL): Promise<Uint8Array> {
+  if (!(file instanceof URL)) needPath('the file', file)
   try {
+    // Opening a pipe would wait for its writer, for ever and deaf to Ctrl-C.
+    if ((await stat(file)).isFIFO()) throw new Error('it is a pipe, and no file')
     return await readFile(file)
   } catch (cause) {
     throw new CheckpointError(

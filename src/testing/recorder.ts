@@ -8,8 +8,9 @@ import { Catalog, endOf } from '../../projections/catalog.ts'
 import { CheckpointError } from '../errors.ts'
 import type { StoredEntry } from '../log/entries.ts'
 import { MemoryEventLog } from '../log/memory-log.ts'
+import { needOptions, needPath } from '../store/arguments.ts'
 import { cutRecord } from '../store/state.ts'
-import type { Store } from '../store/store.ts'
+import { needStore, type Store } from '../store/store.ts'
 import type { PointInput } from '../store/types.ts'
 import { Anonymiser, KEEP_NAMES } from './anonymise.ts'
 import { ChosenDisks } from './chosen-disks.ts'
@@ -46,6 +47,9 @@ export interface RecordedIncident {
  * @throws CheckpointError POINT_ORDER, DISK_NOT_FOUND, ABORTED, those of points, LOG_DAMAGED
  */
 export async function recordIncident(store: Store, options: RecordOptions = {}): Promise<RecordedIncident> {
+  needStore(store)
+  // A flag that is not understood must never mean names in clear.
+  needOptions(options, { disks: 'texts', anonymise: 'flag', signal: 'signal', onProgress: 'function' })
   const from = await store.resolvePoint(options.from ?? 'start', 'at')
   const to = await store.resolvePoint(options.to ?? 'now', 'at')
   if (from.position > to.position)
@@ -82,6 +86,7 @@ export async function recordIncidentFile(
   file: string,
   options: RecordOptions = {},
 ): Promise<RecordedIncident> {
+  needPath('the file', file)
   const incident = await recordIncident(store, options)
   try {
     await writeFile(file, incident.bytes, { flag: 'wx', mode: 0o640 })

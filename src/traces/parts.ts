@@ -77,8 +77,13 @@ export class TraceParts {
     const kind = this.#kind
     if (kind === undefined) return
     const there = [...this.#writes].map(([name, writes]) => ({ name, writes }))
-    const list = there.map(({ name, writes }) => `${kind} "${name}" (${writes} writes)`).join(', ')
-    const more = this.#uncounted === 0 ? '' : `, and others with ${this.#uncounted} writes`
+    const list = there
+      .map(({ name, writes }) => `${kind} "${name}" (${writes} ${writes === 1 ? 'write' : 'writes'})`)
+      .join(', ')
+    const more =
+      this.#uncounted === 0
+        ? ''
+        : `, and others with ${this.#uncounted} ${this.#uncounted === 1 ? 'write' : 'writes'}`
     const facts = { kind, there }
     if (this.#chosen === undefined && there.length > 1) {
       throw invalid(

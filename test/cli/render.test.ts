@@ -3,9 +3,10 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Output } from '../../src/cli/io.ts'
 import { parseRange, parseSize } from '../../src/cli/parse.ts'
+import { columnsOf, cut, folded } from '../../src/cli/render/fit.ts'
 import { paintFor } from '../../src/cli/render/paint.ts'
 import { stripPicture } from '../../src/cli/render/strip.ts'
-import { table } from '../../src/cli/render/table.ts'
+import { facts, table } from '../../src/cli/render/table.ts'
 import { bytes, count } from '../../src/cli/render/text.ts'
 import { DirtyBitmap, KiB, MiB } from '../../src/index.ts'
 import { proof } from '../support/property.ts'
@@ -119,4 +120,81 @@ test('tables have no borders and no trailing blanks', () => {
       ],
     ),
   ).toBe('name   size\na         5\nlong  12345')
+})
+
+describe('on a narrow terminal', () => {
+  const HEADS = ['backup', 'disk', '>to copy', 'reason']
+  const paint = (columns: number) =>
+    paintFor({ ...output(true), columns }, { LANG: 'C.UTF-8', TERM: 'xterm', NO_COLOR: '1' })
+  const widest = (words: string) => Math.max(...words.split('\n').map((line) => [...line].length))
+  const word = fc.string({ unit: 'grapheme-ascii', maxLength: 90 })
+
+  test.each([40, 50, 60, 72, 80])(
+    'no table is wider than its %i columns, and the narrow cells stay whole',
+    (columns) => {
+      const long = 'the target volume was unmounted in the middle of it'
+      const words = table(paint(columns), HEADS, [
+        ['nightly-3', 'vm/a', '64 KiB', long],
+        ['nightly-4', 'vm/b', '5 B', 'ok'],
+      ])
+      expect(widest(words)).toBeLessThanOrEqual(columns)
+      for (const whole of ['nightly-3', 'vm/b', '64 KiB', 'ok']) expect(words).toContain(whole)
+      expect(words).toContain(columns === 80 ? 'the target volume was unmounted in the' : 'the target')
+      expect(words.includes('…')).toBe(columns < 80)
+    },
+  )
+
+  test('where a table would leave nothing to read, each row is lines of its own and nothing is cut', () => {
+    const heads = [
+      'backup',
+      'disk',
+      'bitmap',
+      'mode',
+      'base',
+      'begun',
+      '>to copy',
+      'state',
+      'copy',
+      'outcome',
+    ]
+    const row = (n: number) => heads.map((head) => `${head.slice(0, 4)} ${n}, which is a longer word`)
+    const words = table(paint(40), heads, [row(1), row(2)])
+    expect(widest(words)).toBeLessThanOrEqual(40)
+    expect(words).not.toContain('…')
+    expect(words.replaceAll(/\s+/g, ' ')).toContain(
+      'backup back 1, which is a longer word disk disk 1, which',
+    )
+    expect(words.split('\n\n')).toHaveLength(2)
+  })
+
+  test('whatever the words: never wider than the terminal, and whole where there is none', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 40, max: 80 }),
+        fc.array(fc.array(word, { minLength: 4, maxLength: 4 }), { minLength: 1, maxLength: 4 }),
+        (columns, rows) => {
+          expect(widest(table(paint(columns), HEADS, rows))).toBeLessThanOrEqual(columns)
+          const facing = rows.map((cells) => [cells[0]!.slice(0, 20), cells[1]!] as const)
+          expect(widest(facts(paint(columns), facing))).toBeLessThanOrEqual(columns)
+          const full = table(PIPE, HEADS, rows)
+          for (const cell of rows.flat()) expect(full).toContain(cell.trimEnd())
+        },
+      ),
+      proof('tables on narrow terminals', 300, 10_000),
+    )
+  })
+
+  test('a digest among facts goes on below itself and is never cut', () => {
+    const digest = 'af5570f5a1810b7af78caf4bc70a660f0df51e42baf91d4de5b2328de0e83dfc'
+    const words = facts(paint(40), [['digest', digest]])
+    expect(widest(words)).toBeLessThanOrEqual(40)
+    expect(words.replaceAll(/\s+/g, '')).toBe(`digest${digest}`)
+    expect(facts(PIPE, [['digest', digest]])).toBe(`digest  ${digest}`)
+  })
+
+  test('characters of two columns count as two', () => {
+    expect([columnsOf('磁盘'), columnsOf('e\u0301'), columnsOf('ab')]).toEqual([4, 1, 2])
+    expect(cut('磁盘磁盘', 5)).toBe('磁盘…')
+    expect(folded('磁盘磁盘 x', 4)).toEqual(['磁盘', '磁盘', 'x'])
+  })
 })

@@ -409,3 +409,21 @@ describe('verify judges what it finds in a log', () => {
     expect(objectionTo(combined('x', 'full', 'a'), catalog, catalog.last.position)).toBeNull()
   })
 })
+
+test('R25: what a combined copy misses is still missing when it is combined again', () => {
+  const chained = given(
+    ...disk,
+    begun('full', 'copy'),
+    succeeded('full'),
+    writes(1),
+    incomplete(begun('a', 'differential', { base: since(3) })),
+    succeeded('a'),
+    combined('full+a', 'full', 'a'),
+    writes(1),
+    begun('b', 'differential', { base: since(6) }),
+    succeeded('b'),
+  )
+  chained.when(combine('all', 'full+a', 'b')).thenState((after) => {
+    expect(after.backup('all')).toMatchObject({ whole: true, complete: false })
+  })
+})

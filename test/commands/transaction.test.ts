@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import type { Base } from '../../events/types.ts'
+import { planShape } from '../../projections/plan.ts'
 import { decideTransaction } from '../../src/commands/transaction.ts'
 import type { Command, PlanMoment } from '../../src/commands/types.ts'
 import { limits } from '../../src/limits.ts'
@@ -127,6 +128,71 @@ describe('transactions', () => {
     )
     const base: Base = { kind: 'point', position: 3, time: timeAt(3) }
     expect(events).toEqual([bitmapAdded(), begun('b', 'incremental', { base })])
+  })
+
+  describe('R35: what lies before the point of a begin is told ahead of it', () => {
+    const lost: Command = {
+      type: 'declare-lost',
+      disk: 'vda',
+      from: { position: 2, time: timeAt(2) },
+      reason: 'cable',
+    }
+    const window: Command = {
+      type: 'record-window',
+      disk: 'vda',
+      from: { position: 2, time: timeAt(2) },
+      writes: 1,
+      extents: [[0, 512]],
+    }
+    const attach: Command = { type: 'attach-disk', disk: 'vda', recorder: 'caller', quiet: false }
+
+    test.each([lost, { ...lost, from: null }, window])(
+      'R35: $type behind a begin of its disk is refused, ahead of it not',
+      (told) => {
+        const scenario = given(...withSlices(0), writes(2))
+        for (const mode of ['full', 'differential', 'incremental', 'copy'] as const) {
+          scenario
+            .when([begin('b', mode), told])
+            .thenRefused('TOLD_TOO_LATE', { disk: 'vda', backup: 'b', index: 1 })
+          scenario
+            .when([told, begin('b', mode)])
+            .thenState((after) => expect(after.backup('b')).toBeDefined())
+        }
+        scenario
+          .when([told, begin('b', 'full'), { type: 'create-checkpoint', checkpoint: 'c', bitmaps: [] }, told])
+          .thenRefused('TOLD_TOO_LATE', { index: 3 })
+      },
+    )
+
+    test('R35: a stretch that an attach finds is no exception; one of another disk is none of its business', () => {
+      const served = given(
+        ...withSlices(0),
+        { type: 'disk-attached', disk: 'vda', recorder: 'store' },
+        writes(1),
+      )
+      const uncleanly = {
+        unclean: new Set(['vda']),
+        uncleanSince: new Map([['vda', { position: 4, time: timeAt(4) }]]),
+      }
+      served.when([begin('b', 'full'), attach], uncleanly).thenRefused('TOLD_TOO_LATE', { index: 1 })
+      served.when([attach, begin('b', 'full')], uncleanly).thenState((after) => {
+        expect(after.disk('vda')?.lost).toHaveLength(1)
+      })
+      given(...withSlices(0), diskAdded('vdb'), writes(2))
+        .when([begin('b', 'full'), { ...lost, disk: 'vdb' }])
+        .thenState((after) => expect(after.disk('vdb')?.lost).toHaveLength(1))
+    })
+
+    test('R35: told after the begin in a record of its own, the next plan covers it', () => {
+      given(...withSlices(0), writes(2))
+        .when(begin('b', 'full'))
+        .when(lost)
+        .thenState((after) => {
+          const disk = after.disk('vda')!
+          const base = { kind: 'backup', name: 'b', ...after.backup('b')!.point } as const
+          expect(planShape(disk, disk.bitmaps.get('daily')!, base, after.last).whole).toContain('cable')
+        })
+    })
   })
 
   test('R20: the plan of a begin sees what the transaction did before it', () => {

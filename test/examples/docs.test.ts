@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { slicelog } from '../cli/support.ts'
+import { captured, slicelog } from '../cli/support.ts'
 import { type Example, examplesIn, trimmed, withOutput } from '../support/console.ts'
 
 const update = process.env.SLICELOG_UPDATE_DOCS === '1'
@@ -34,7 +34,8 @@ async function outputOf({ words, exit, into, line }: Example, page: string): Pro
     return ''
   }
   expect(program, `${page}:${line}`).toBe('slicelog')
-  const ran = await slicelog(argv)
+  // As in most terminals: block characters, no colours.
+  const ran = await slicelog(argv, captured({ LC_ALL: 'C.UTF-8' }))
   expect(`exit ${ran.code}`, `${page}:${line}: ${ran.err}`).toBe(`exit ${exit}`)
   if (into === null) return trimmed(ran.out + ran.err)
   writeFileSync(into, ran.out)

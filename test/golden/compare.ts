@@ -31,6 +31,8 @@ const SEED_CODES: Readonly<Record<string, readonly string[]>> = {
     'SLICE_DROPPED',
     'SLICE_MERGED',
     'SLICE_OLD_GENERATION',
+    // The end of a backup in a stream that never was: nothing began under that name.
+    'BACKUP_NOT_FOUND',
   ],
   exists: ['BITMAP_EXISTS'],
   busy: ['BITMAP_BUSY'],

@@ -121,8 +121,8 @@ interface Db {
 
 /** LevelDB as the open log has it, which nobody but a test may write to. */
 async function databaseOf(store: Store): Promise<{ db: Db }> {
-  const { source } = (
-    coreOf(store).log as unknown as { frozen(): { source: { db: Db; release(): Promise<void> } } }
+  const { source } = await (
+    coreOf(store).log as unknown as { frozen(): Promise<{ source: { db: Db; release(): Promise<void> } }> }
   ).frozen()
   await source.release()
   return { db: source.db }

@@ -31,7 +31,7 @@ const POINTS = ['c0', 'c1', 'c2'] as const
 /** One step as numbers, so that it shrinks well: what it is, and choices whose meaning depends on the moment. */
 type Step = readonly [kind: number, a: number, b: number, c: number, d: number]
 const step: fc.Arbitrary<Step> = fc.tuple(
-  fc.nat({ max: 99 }),
+  fc.nat({ max: 111 }),
   fc.nat({ max: 255 }),
   fc.nat({ max: 255 }),
   fc.nat({ max: 255 }),
@@ -109,7 +109,7 @@ function commandOf(world: World, [kind, a, b, c, d]: Step): StoreCommand {
   const disk = pick(DISKS, a)
   const { name: bitmap, naive } = bitmapOf(world, disk, b)
   const forceCycle = d % 2 === 1
-  const k = kind % 50
+  const k = kind % 53
   if (k < 7) {
     return {
       type: 'add-bitmap',
@@ -196,10 +196,44 @@ function commandOf(world: World, [kind, a, b, c, d]: Step): StoreCommand {
       reason: 'told',
       from: c % 2 === 0 ? null : { position: c % world.log.ends.length, time: null },
     }
-  return beginOf(world, [kind, a, b, c, d])
+  if (k < 50) return beginOf(world, [kind, a, b, c, d])
+  const begun = [...world.state.backups.values()]
+  const ended = begun.filter(({ state }) => state === 'succeeded').map(({ id }) => id)
+  const oneOf = (choice: number) =>
+    pick(
+      [...ended, ...ended, ...(choice % 8 === 7 ? ['nobody', ...begun.map(({ id }) => id)] : [])],
+      choice >> 3,
+    )
+  if (k < 51 || ended.length < 2)
+    return {
+      type: 'forget-backup',
+      backup: (ended.length === 0 ? begun[0]?.id : oneOf(c)) ?? 'nobody',
+      reason: 'gone',
+    }
+  const from = (b >> 2) % ended.length
+  return {
+    type: 'record-combined',
+    backup: d % 16 === 15 ? oneOf(c) : `m${world.counts.steps}`,
+    of: c % 3 === 0 ? [oneOf(a), oneOf(b)].slice(0, d % 3) : ended.slice(from, from + 2 + (c % 2)),
+  }
 }
 
-async function doStep(world: World, one: Step, reopen: (choice: number) => Promise<void>): Promise<void> {
+/** Ages and windows in ms, of the size of what the clock goes on by in a sequence. */
+function policyOf([, a, b, c]: Step): { olderThan: number; window: number }[] {
+  const olderThan = pick([0, 0, 50, 400], a)
+  const window = pick([1, 20, 100, 700], b)
+  const more = { olderThan: olderThan + 100, window: window * 5 }
+  return c % 3 === 0 ? [{ olderThan, window }, more] : [{ olderThan, window }]
+}
+
+/** What a sequence needs of the place that its store lives in. */
+interface Place {
+  readonly reopen: (choice: number) => Promise<void>
+  /** Where a store can be copied. */
+  readonly copy?: () => Promise<void>
+}
+
+async function doStep(world: World, one: Step, { reopen, copy }: Place): Promise<void> {
   const [kind, a, b, c, d] = one
   const disk = pick(DISKS, a)
   if (d % 4 === 0) world.clock.advance(d)
@@ -241,7 +275,7 @@ async function doStep(world: World, one: Step, reopen: (choice: number) => Promi
     return await world.changed(
       disk,
       ((b * 256 + c) % (span + 1)) - 1,
-      (c * 256 + d) % span,
+      d % 4 === 3 ? null : (c * 256 + d) % span,
       pick(GRANULARITIES, b),
     )
   if (kind < 94) {
@@ -259,7 +293,20 @@ async function doStep(world: World, one: Step, reopen: (choice: number) => Promi
   if (kind < 96) return await world.attach(disk, b % 2 === 0)
   if (kind < 97) return void (await world.store.repack())
   if (kind < 98) return await world.store.snapshot()
-  await reopen(a)
+  if (kind < 104) return await reopen(a)
+  if (kind < 107) {
+    for (let i = 0; i < 3 + (b % 9); i++) {
+      if (c % 3 === 0) world.clock.advance(d % 16)
+      const offset = ((a + i * 37) * 4096 + d) % 60_000
+      await world.write(i % 5 === 4 ? pick(DISKS, a + 1) : disk, [{ offset, length: 1 + ((b * 97) % 9000) }])
+    }
+    return
+  }
+  if (kind < 110 || copy === undefined) {
+    if (d % 2 === 0) world.clock.advance(d * 4)
+    return await world.compact(policyOf(one))
+  }
+  await copy()
 }
 
 /** Few kinds of steps on one bitmap: deep in slices, gaps and merges, where the wide mix seldom comes. */
@@ -343,7 +390,20 @@ async function finish(world: World): Promise<void> {
   await world.replayAll()
 }
 
-const total = { sequences: 0, steps: 0, refused: 0, plans: 0, exact: 0, past: 0, changed: 0, opens: 0 }
+const total = {
+  sequences: 0,
+  steps: 0,
+  refused: 0,
+  plans: 0,
+  exact: 0,
+  past: 0,
+  changed: 0,
+  opens: 0,
+  windows: 0,
+  folded: 0,
+  copies: 0,
+  told: 0,
+}
 
 const tallies = new Map<string, number>()
 
@@ -365,7 +425,7 @@ function add(world: World): void {
   for (const [key, value] of Object.entries(world.counts)) total[key as keyof typeof total] += value
 }
 
-test('R2, R4, R7, R9 to R26, R32, R35: any sequence of commands, with closes and kills, is what the naive model says (in memory)', {
+test('R2, R4, R7, R9 to R26, R29, R32, R35: any sequence of commands, with closes, kills and compactions, is what the naive model says (in memory)', {
   timeout: 3_600_000,
 }, async () => {
   await fc.assert(
@@ -375,16 +435,15 @@ test('R2, R4, R7, R9 to R26, R32, R35: any sequence of commands, with closes and
       let storage = log.storage
       const world = new World(await openMemoryStore({ log, clock, snapshotEvery: 16 }), clock)
       await start(world)
-      for (const one of steps) {
-        await doStep(world, one, async (choice) => {
-          const clean = choice % 2 === 0
-          if (clean) await world.store.close()
-          else await world.store.status() // A kill: whatever else that store does, it appends nothing more.
-          const again = new MemoryEventLog(storage)
-          storage = again.storage
-          await world.reopened(await openMemoryStore({ log: again, clock, snapshotEvery: 16 }), clean)
-        })
+      const reopen = async (choice: number) => {
+        const clean = choice % 2 === 0
+        if (clean) await world.store.close()
+        else await world.store.status() // A kill: whatever else that store does, it appends nothing more.
+        const again = new MemoryEventLog(storage)
+        storage = again.storage
+        await world.reopened(await openMemoryStore({ log: again, clock, snapshotEvery: 16 }), clean)
       }
+      for (const one of steps) await doStep(world, one, { reopen })
       await finish(world)
       add(world)
     }),
@@ -442,7 +501,7 @@ async function spoil(folder: string, how: Spoil, choice: number): Promise<string
     : null
 }
 
-test('R28, R32, R34: the same on real folders, killed, and with derived values deleted or damaged between opens', {
+test('R28, R29, R32, R34: the same on real folders, killed, copied, and with derived values deleted or damaged between opens', {
   timeout: 3_600_000,
 }, async () => {
   const root = await mkdtemp(join(tmpdir(), 'slicelog-model-'))
@@ -476,11 +535,16 @@ test('R28, R32, R34: the same on real folders, killed, and with derived values d
             if (told !== null) expect(opened.rebuilt.join('\n')).toContain(told)
             await world.reopened(store, clean)
           }
+          const copy = async () => {
+            const target = join(root, `copy-${made++}`)
+            await world.copy(target, (where) => openStore(where, { clock, snapshotEvery: 16 }))
+            await rm(target, { recursive: true })
+          }
           try {
             await start(world)
             const every = Math.ceil(steps.length / spoils.length)
             for (const [i, one] of steps.entries()) {
-              await doStep(world, one, reopen)
+              await doStep(world, one, { reopen, copy })
               if (i % every === every - 1) await reopen(spoils[Math.floor(i / every)]!)
             }
             await finish(world)

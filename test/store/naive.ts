@@ -12,6 +12,12 @@ export class Refusal extends Error {
   }
 }
 
+export interface NaiveStretch {
+  readonly from: number
+  readonly to: number
+  readonly why: 'told' | 'unclean'
+}
+
 export interface Part {
   number: number
   start: number
@@ -22,8 +28,8 @@ export interface Part {
   gap: boolean
   /** Not recording since this position. */
   gapFrom: number | null
-  /** Ends of the lost stretches that it carries (R35). */
-  lost: Set<number>
+  /** The lost stretches that it carries (R35). Several may end in one record: each is told, and carried, by itself. */
+  lost: Set<NaiveStretch>
 }
 
 export interface NaiveSlice extends Part {
@@ -58,10 +64,10 @@ export interface NaiveDisk {
   added: number
   attached: boolean
   last: number
-  /** The last event when the store was opened: where an unclean end leaves off (R32). */
-  heard: number
+  /** Left attached by a process that ended uncleanly: nobody says what was written since this position. Null: it is known (R32). */
+  unknown: number | null
   resizes: { at: number; before: number; after: number }[]
-  lost: { from: number; to: number }[]
+  lost: NaiveStretch[]
   bitmaps: Map<string, NaiveBitmap>
 }
 
@@ -75,6 +81,11 @@ export interface NaiveBackup {
   group: string | null
   copiedBy: string
   state: 'running' | 'pending' | 'interrupted' | 'succeeded' | 'failed' | 'cancelled'
+  /** Oldest position that an image under its copy may be of; -1: it needs none, or the very first (R25). */
+  base: number
+  copy: 'kept' | 'forgotten'
+  /** Of a combined copy: what it was made of. */
+  of: readonly string[] | null
 }
 
 export interface NaiveState {
@@ -97,6 +108,25 @@ export interface NaiveLog {
   readonly times: number[]
   /** End of the record of commands that holds the position; the position itself for writes (R20, R22). */
   readonly ends: number[]
+  /** First and last position of each window that a compaction made, in any order (R29). */
+  windows: readonly NaiveWindow[]
+}
+
+export interface NaiveWindow {
+  readonly first: number
+  readonly last: number
+}
+
+/** R20, R29: what a position means. Inside a window only its edges are known: its start as `since`, its end elsewhere. */
+export function placeOf(log: NaiveLog, position: number, side: 'since' | 'at'): number {
+  const window = windowAround(log, position)
+  if (window === undefined) return log.ends[position]!
+  return side === 'at' ? window.last : window.first - 1
+}
+
+/** The window whose inside the position is: its last one is an edge, and stays a point. */
+export function windowAround(log: NaiveLog, position: number): NaiveWindow | undefined {
+  return log.windows.find(({ first, last }) => first <= position && position < last)
 }
 
 export interface ExpectedPlan {
@@ -132,6 +162,11 @@ export function allOf(size: number, granularity: number): Set<number> {
 
 export const emptyState = (): NaiveState => ({ disks: new Map(), backups: new Map(), checkpoints: new Map() })
 
+/** Whether one of the commands began a backup of the disk. */
+function begunOn(disk: string, commands: readonly StoreCommand[]): boolean {
+  return commands.some((command) => command.type === 'begin-backup' && command.disk === disk)
+}
+
 function newPart(number: number, start: number, recording: boolean): Part {
   return {
     number,
@@ -144,6 +179,16 @@ function newPart(number: number, start: number, recording: boolean): Part {
   }
 }
 
+/** Slices, backups and checkpoints have names; every other base is a moment of the log. */
+function isName(since: SinceInput): boolean {
+  return typeof since === 'object' && ('slice' in since || 'backup' in since || 'checkpoint' in since)
+}
+
+function lowestUnder(mode: string, base: number | 'active' | undefined, bitmap: NaiveBitmap): number {
+  if (mode === 'full' || mode === 'copy') return -1
+  return base === undefined || base === 'active' ? bitmap.active.start : base
+}
+
 function closeGap(part: Part, at: number): void {
   if (part.gapFrom !== null && part.gapFrom < at) part.gap = true
   part.gapFrom = null
@@ -152,7 +197,7 @@ function closeGap(part: Part, at: number): void {
 function absorb(older: Part, boundary: number, newer: Part): void {
   closeGap(older, boundary)
   for (const granule of newer.bits) older.bits.add(granule)
-  for (const to of newer.lost) older.lost.add(to)
+  for (const stretch of newer.lost) older.lost.add(stretch)
   older.cleared ||= newer.cleared
   older.gap ||= newer.gap
   older.gapFrom = newer.gapFrom
@@ -197,22 +242,36 @@ export class Naive {
     }
   }
 
-  /** R32: `unclean`: left attached by a session that did not close. */
-  attach(diskId: string, unclean: boolean, quiet: boolean, at: number): void {
+  /** R32: the first attach of a session. */
+  attach(diskId: string, quiet: boolean, at: number): void {
     const disk = this.disk(diskId)
-    if (unclean && !quiet) this.#lose(disk, disk.heard, at)
+    if (!quiet) this.tell(disk, at)
+    disk.unknown = null
     disk.attached = true
     disk.last = at
   }
 
-  detach(diskId: string, at: number, unclean = false): void {
+  detach(diskId: string, at: number): void {
     const disk = this.disk(diskId)
     if (!disk.attached) return
-    if (unclean) this.#lose(disk, disk.heard, at)
+    this.tell(disk, at)
+    disk.unknown = null
     for (const bitmap of [...disk.bitmaps.values()])
       if (!bitmap.persistent && bitmap.holder === null) disk.bitmaps.delete(bitmap.name)
     disk.attached = false
     disk.last = at
+  }
+
+  /** R32: a process went on with the log. What is attached now was left so by one that ended uncleanly. */
+  opened(): void {
+    for (const disk of this.state.disks.values()) disk.unknown = disk.attached ? disk.last : null
+  }
+
+  /** R32, R35: whoever takes a point of the disk has to know what nobody says was written up to it; from there on it is unknown anew. */
+  tell(disk: NaiveDisk, at: number): void {
+    if (disk.unknown === null || disk.unknown >= at) return
+    this.#lose(disk, disk.unknown, at, 'unclean')
+    disk.unknown = at
   }
 
   /** R10: what a process of ours was copying. */
@@ -233,8 +292,9 @@ export class Naive {
     at: number,
     generations: readonly (number | undefined)[],
   ): Map<string, ExpectedPlan> {
-    const bases = commands.map((command) =>
-      command.type === 'begin-backup' && command.since !== undefined
+    // Moments of the log are what they are when the transaction comes in; names are what the commands before left (R20).
+    const moments = commands.map((command) =>
+      command.type === 'begin-backup' && command.since !== undefined && !isName(command.since)
         ? this.resolve(command.since, command.disk, command.bitmap)
         : undefined,
     )
@@ -245,8 +305,12 @@ export class Naive {
         this.idle(command.disk, command.bitmap).holder = 'removal'
         removals.push(command)
       } else if (command.type === 'begin-backup')
-        plans.set(command.backup, this.#begin(command, bases[index], at))
-      else this.#one(command, at, generations[index])
+        plans.set(command.backup, this.#begin(command, moments[index], at))
+      else {
+        this.#one(command, at, generations[index])
+        if (command.type === 'declare-lost' && begunOn(command.disk, commands.slice(0, index)))
+          throw new Refusal('TOLD_TOO_LATE')
+      }
     })
     for (const { disk, bitmap } of removals) {
       this.disk(disk).bitmaps.delete(bitmap)
@@ -269,7 +333,7 @@ export class Naive {
           added: at,
           attached: false,
           last: at,
-          heard: at,
+          unknown: null,
           resizes: [],
           lost: [],
           bitmaps: new Map(),
@@ -280,7 +344,7 @@ export class Naive {
         return
       case 'declare-lost': {
         const disk = this.disk(command.disk)
-        this.#lose(disk, command.from?.position ?? disk.last, at)
+        this.#lose(disk, command.from?.position ?? disk.last, at, 'told')
         return
       }
       case 'add-bitmap':
@@ -361,6 +425,15 @@ export class Naive {
       case 'delete-checkpoint':
         this.#deleteCheckpoint(command.checkpoint, at)
         return
+      case 'forget-backup': {
+        const backup = this.#backup(command.backup)
+        if (backup.state !== 'succeeded') throw new Refusal('BACKUP_STATE')
+        backup.copy = 'forgotten'
+        return
+      }
+      case 'record-combined':
+        this.#combine(command.backup, command.of)
+        return
       case 'abort':
         throw new Refusal('TRANSACTION_ABORTED')
       default:
@@ -436,6 +509,7 @@ export class Naive {
   /** R17. */
   #bank(diskId: string, name: string, force: boolean, at: number): void {
     const bitmap = this.idle(diskId, name)
+    this.tell(this.disk(diskId), at)
     if (bitmap.retention === 0) throw new Refusal('RETENTION_ZERO')
     this.#room(bitmap, bitmap.retention, 1, force)
     this.#freeze(bitmap, newPart(0, at, bitmap.recording))
@@ -499,7 +573,8 @@ export class Naive {
           backup.bitmap === ref.bitmap &&
           backup.point === point &&
           backup.state !== 'failed' &&
-          backup.state !== 'cancelled',
+          backup.state !== 'cancelled' &&
+          backup.copy === 'kept',
       )
       if (shared || kept) continue
       if (bitmap.holder !== null) throw new Refusal('BITMAP_BUSY')
@@ -533,13 +608,15 @@ export class Naive {
     }
   }
 
-  #lose(disk: NaiveDisk, from: number, at: number): void {
-    disk.lost.push({ from, to: at })
+  #lose(disk: NaiveDisk, from: number, at: number, why: NaiveStretch['why']): void {
+    const same = disk.lost.find((one) => one.from === from && one.to === at && one.why === why)
+    const stretch = same ?? { from, to: at, why }
+    disk.lost.push(stretch)
     disk.last = at
     for (const bitmap of disk.bitmaps.values()) {
-      for (const slice of bitmap.slices) if (slice.end > from) slice.lost.add(at)
-      if (bitmap.successor === null || bitmap.successor.start > from) bitmap.active.lost.add(at)
-      bitmap.successor?.lost.add(at)
+      for (const slice of bitmap.slices) if (slice.end > from) slice.lost.add(stretch)
+      if (bitmap.successor === null || bitmap.successor.start > from) bitmap.active.lost.add(stretch)
+      bitmap.successor?.lost.add(stretch)
     }
   }
 
@@ -552,18 +629,15 @@ export class Naive {
     if (since === 'now') return this.log.times.length - 1
     if ('position' in since) {
       if (since.position >= this.log.ends.length) throw new Refusal('POINT_NOT_FOUND')
-      return this.log.ends[since.position]!
+      return placeOf(this.log, since.position, 'since')
     }
     if ('time' in since) {
       const first = this.log.times.findIndex((time) => time >= (since.time as number))
-      return first === -1 ? this.log.times.length - 1 : first - 1
+      const last = (first === -1 ? this.log.times.length : first) - 1
+      return last < 0 ? -1 : placeOf(this.log, last, 'since')
     }
     if ('slice' in since) return this.slice(this.bitmap(diskId, name), since.slice, since.generation).start
-    if ('backup' in since) {
-      const backup = this.state.backups.get(since.backup)
-      if (backup === undefined) throw new Refusal('BACKUP_NOT_FOUND')
-      return backup.point
-    }
+    if ('backup' in since) return this.#backup(since.backup).point
     const checkpoint = this.state.checkpoints.get(since.checkpoint)
     if (checkpoint === undefined) throw new Refusal('CHECKPOINT_NOT_FOUND')
     return checkpoint.point
@@ -595,7 +669,8 @@ export class Naive {
         typeof request.since === 'object' && 'backup' in request.since
           ? this.state.backups.get(request.since.backup)
           : undefined
-      if (named?.state !== 'succeeded' || named.disk !== request.disk) throw new Refusal('BASE_TOO_LATE')
+      if (named?.state !== 'succeeded' || named.copy !== 'kept' || named.disk !== request.disk)
+        throw new Refusal('BASE_TOO_LATE')
     }
     if (
       request.mode === 'incremental' &&
@@ -641,11 +716,16 @@ export class Naive {
 
   #begin(
     command: Extract<StoreCommand, { type: 'begin-backup' }>,
-    base: number | 'active' | undefined,
+    moment: number | 'active' | undefined,
     at: number,
   ): ExpectedPlan {
     if (this.state.backups.has(command.backup)) throw new Refusal('BACKUP_EXISTS')
     const bitmap = this.idle(command.disk, command.bitmap)
+    const base =
+      command.since !== undefined && isName(command.since)
+        ? this.resolve(command.since, command.disk, command.bitmap)
+        : moment
+    this.tell(this.disk(command.disk), at)
     const plan = this.plan(command, base)
     bitmap.holder = command.backup
     bitmap.successor = newPart(bitmap.active.number, at, bitmap.recording)
@@ -660,14 +740,40 @@ export class Naive {
       group: command.group ?? null,
       copiedBy: command.copiedBy ?? 'caller',
       state: 'running',
+      base: lowestUnder(mode, base, bitmap),
+      copy: 'kept',
+      of: null,
     })
     this.disk(disk).last = at
     return plan
   }
 
-  #living(id: string): NaiveBackup {
+  #backup(id: string): NaiveBackup {
     const backup = this.state.backups.get(id)
     if (backup === undefined) throw new Refusal('BACKUP_NOT_FOUND')
+    return backup
+  }
+
+  /** R25: each copy lies on the one before: kept, of the same disk, and with a point from the next one's base to its point. */
+  #combine(id: string, of: readonly string[]): void {
+    if (this.state.backups.has(id)) throw new Refusal('BACKUP_EXISTS')
+    const members = of.map((member) => this.#backup(member))
+    const oldest = members[0]
+    const newest = members.at(-1)
+    if (oldest === undefined || newest === undefined || members.length < 2) throw new Refusal('BACKUP_CHAIN')
+    members.forEach((member, i) => {
+      if (member.state !== 'succeeded' || member.copy !== 'kept') throw new Refusal('BACKUP_CHAIN')
+      const below = members[i - 1]
+      if (below === undefined) return
+      const lies = member.base <= below.point && below.point <= member.point
+      if (below.disk !== member.disk || !lies || members.indexOf(member) !== i)
+        throw new Refusal('BACKUP_CHAIN')
+    })
+    this.state.backups.set(id, { ...newest, id, mode: oldest.mode, base: oldest.base, group: null, of })
+  }
+
+  #living(id: string): NaiveBackup {
+    const backup = this.#backup(id)
     if (backup.state === 'succeeded' || backup.state === 'failed' || backup.state === 'cancelled')
       throw new Refusal('BACKUP_ENDED')
     return backup

@@ -82,6 +82,20 @@ test('R32: before it is told, `changed` up to now says that it is not complete; 
   await store.close()
 })
 
+test('R35: nor is `changed` up to an event of after the end, whose span reaches into what nobody told yet', async () => {
+  const { log, last } = await killed()
+  const store = await reopened(log)
+  await store.disk('d').addBitmap('c')
+  const span = { since: { backup: 'first' }, until: { position: store.head.position } }
+  expect(store.head.position).toBeGreaterThan(last)
+  const untold = await store.disk('d').changed(span)
+  expect(untold).toMatchObject({ complete: false, bytes: SIZE, lost: [{ from: { position: last } }] })
+  await store.ensureDisk('d', { size: SIZE })
+  const told = await store.disk('d').changed(span)
+  expect({ digest: told.digest, complete: told.complete }).toEqual({ digest: untold.digest, complete: false })
+  await store.close()
+})
+
 test('R13: the first answer of such a begin, bank, checkpoint and detach comes again from the log', async () => {
   const { log } = await killed()
   const store = await reopened(log)

@@ -263,6 +263,7 @@ describe('snapshots by content', () => {
       await store.ensureDisk('d7', { size: 1024 * KiB, quiet: true })
       await store.snapshot()
       const core = coreOf(store)
+      await core.keeper.idle() // One that began by itself would let those asked for pass.
       let puts = 0
       const { write, putBits } = core.derived
       core.derived.write = async (list, drops) => {
@@ -328,4 +329,20 @@ describe('snapshots by content', () => {
     }
     await store.close()
   })
+})
+
+test('R23: whoever gives up an answer from spans is told ABORTED, with the reason given', async () => {
+  const store = await openStore(await folder(), { snapshotEvery: EVERY })
+  const { spans } = coreOf(store)
+  const disk = await store.ensureDisk('d', { size: 1 << 20 })
+  for (let i = 0; i < 5 * EVERY; i++) await disk.recordWrites([{ offset: i * 512, length: 512 }])
+  expect(spans.covered).toBeGreaterThan(2 * EVERY)
+  const reason = new Error('enough')
+  const refusal = { name: 'CheckpointError', code: 'ABORTED', cause: reason }
+  const signal = AbortSignal.abort(reason)
+  await expect(store.changed('d', { since: { position: 1 }, signal })).rejects.toMatchObject(refusal)
+  const { number } = coreOf(store).catalog.disk('d')!
+  const wanted = { disk: number, offset: 0, length: 512, from: 0, to: spans.covered, signal }
+  await expect(spans.touching(wanted).next()).rejects.toMatchObject(refusal)
+  await store.close()
 })

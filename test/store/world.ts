@@ -1,5 +1,6 @@
 /** A real store and its naive model driven together: every step is done on both, and every answer is compared. */
 import { expect } from 'vitest'
+import type { LogWindow } from '../../events/types.ts'
 import {
   type BitmapInfo,
   CheckpointError,
@@ -21,8 +22,11 @@ import {
   Naive,
   type NaiveLog,
   type NaiveState,
+  placeOf,
   Refusal,
+  windowAround,
 } from './naive.ts'
+import { checkWindows, pointsOf } from './naive-windows.ts'
 
 interface View {
   readonly from: number
@@ -33,13 +37,25 @@ interface View {
 export class World {
   store: Store
   readonly clock: ManualClock
-  readonly log: NaiveLog = { writes: [], times: [], ends: [] }
+  readonly log: NaiveLog = { writes: [], times: [], ends: [], windows: [] }
   state: NaiveState = emptyState()
   /** Disks attached by this session. */
   session = new Set<string>()
   /** What the whole state looked like after every position. */
   readonly views: View[] = []
-  readonly counts = { steps: 0, refused: 0, plans: 0, exact: 0, past: 0, changed: 0, opens: 0 }
+  readonly counts = {
+    steps: 0,
+    refused: 0,
+    plans: 0,
+    exact: 0,
+    past: 0,
+    changed: 0,
+    opens: 0,
+    windows: 0,
+    folded: 0,
+    copies: 0,
+    told: 0,
+  }
 
   constructor(store: Store, clock: ManualClock) {
     this.store = store
@@ -81,6 +97,8 @@ export class World {
       return error.code
     }
     expect(code, `legal by the rules: ${JSON.stringify(commands)}`).toBeUndefined()
+    if (commands.every(({ type }) => type !== 'declare-lost'))
+      this.counts.told += lostIn(draft.state) - lostIn(this.state)
     this.state = draft.state
     this.tally(commands, 'done')
     await this.landed(head)
@@ -135,7 +153,7 @@ export class World {
     const real = ranges.filter(({ length }) => length > 0)
     expect(count).toBe(real.length)
     if (!this.session.has(disk)) {
-      this.naive.attach(disk, this.state.disks.get(disk)!.attached, false, first - 1)
+      this.naive.attach(disk, false, first - 1)
       this.session.add(disk)
       for (let position = head + 1; position < first; position++) {
         this.log.times.push(this.clock.now())
@@ -156,9 +174,9 @@ export class World {
 
   async attach(disk: string, quiet: boolean): Promise<void> {
     const head = this.head
-    const { size, attached } = this.state.disks.get(disk)!
+    const { size } = this.state.disks.get(disk)!
     await this.store.ensureDisk(disk, { size, quiet })
-    if (!this.session.has(disk)) this.naive.attach(disk, attached, quiet, this.head)
+    if (!this.session.has(disk)) this.naive.attach(disk, quiet, this.head)
     this.session.add(disk)
     await this.landed(head)
   }
@@ -166,7 +184,7 @@ export class World {
   async detach(disk: string): Promise<void> {
     const head = this.head
     await this.store.disk(disk).detach()
-    this.naive.detach(disk, this.head, !this.session.has(disk))
+    this.naive.detach(disk, this.head)
     this.session.delete(disk)
     await this.landed(head)
   }
@@ -183,7 +201,7 @@ export class World {
     const end = this.head - interrupted
     if (closed) for (const disk of this.session) this.naive.detach(disk, end)
     this.session = new Set()
-    for (const disk of this.state.disks.values()) disk.heard = disk.last
+    this.naive.opened()
     for (let position = head + 1; position <= end; position++) {
       this.log.times.push(this.clock.now())
       this.log.ends.push(end)
@@ -193,10 +211,10 @@ export class World {
     await this.landed(end)
   }
 
-  /** R22: any position is answered as it was then. */
+  /** R22, R29: any position is answered as it was then; inside a window, as it was at the window's end. */
   async past(position: number): Promise<void> {
     this.counts.past++
-    const view = this.views.find(({ from, to }) => from <= position && position <= to)!
+    const view = this.#viewAt(placeOf(this.log, position, 'at'))
     const past = await this.store.at({ position })
     expect(past.point.position).toBe(view.to)
     expect(await viewOf(past), `R22: at position ${position}`).toBe(view.text)
@@ -204,22 +222,32 @@ export class World {
 
   /** R22: a time means after the last event that is not later. */
   async pastTime(time: number): Promise<void> {
-    const last = this.log.times.findLastIndex((candidate) => candidate <= time)
+    const index = this.log.times.findLastIndex((candidate) => candidate <= time)
+    const last = index < 0 ? -1 : placeOf(this.log, index, 'at')
     const past = await this.store.at({ time })
     expect(past.point.position).toBe(last)
-    if (last >= 0)
-      expect(await viewOf(past)).toBe(this.views.find(({ from, to }) => from <= last && last <= to)!.text)
+    if (last >= 0) expect(await viewOf(past)).toBe(this.#viewAt(last).text)
   }
 
-  /** R23, R24, R35. */
-  async changed(disk: string, since: number, until: number, granularity: number): Promise<void> {
+  #viewAt(position: number): View {
+    return this.views.find(({ from, to }) => from <= position && position <= to)!
+  }
+
+  /** R23, R24, R29, R32, R35. `until` null: now. */
+  async changed(disk: string, since: number, until: number | null, granularity: number): Promise<void> {
     this.counts.changed++
-    const from = since < 0 ? -1 : this.log.ends[since]!
-    const to = this.log.ends[until]!
+    const from = since < 0 ? -1 : placeOf(this.log, since, 'since')
+    const to = until === null ? this.head : placeOf(this.log, until, 'at')
     const naive = this.state.disks.get(disk)!
     if (to < naive.added || from > to) return
     const size = naive.resizes.findLast(({ at }) => at <= to)?.after ?? naive.resizes[0]?.before ?? naive.size
     const lost = naive.lost.filter((stretch) => stretch.to > from && stretch.from < to)
+    // What nobody told yet goes on until this very moment, so it is behind every base, and reaches into all that ends behind its start.
+    if (naive.unknown !== null && (until === null || naive.unknown < to))
+      lost.push({ from: naive.unknown, to: this.head + 1, why: 'unclean' })
+    const snapped = [since, until].some(
+      (point) => point !== null && windowAround(this.log, point) !== undefined,
+    )
     const whole = from < naive.added || lost.length > 0
     const bits = whole
       ? allOf(size, granularity)
@@ -230,7 +258,7 @@ export class World {
         )
     const answer = await this.store.changed(disk, {
       since: since < 0 ? 'start' : { position: since },
-      until: { position: until },
+      ...(until === null ? {} : { until: { position: until } }),
       granularity,
     })
     expect(answer.digest, `R23: changed ${disk} ${since}..${until} at ${granularity}`).toBe(
@@ -238,7 +266,7 @@ export class World {
     )
     expect(answer).toMatchObject({
       complete: !whole,
-      resolution: 'exact',
+      resolution: snapped ? 'window' : 'exact',
       since: { position: from },
       until: { position: to },
     })
@@ -267,7 +295,10 @@ export class World {
     expect(this.store.head.hash, 'R25: a dry run records nothing').toBe(head)
     let expected: ExpectedPlan
     try {
-      const { naive } = this
+      // A begin would come next, and would have to know what nobody told yet (R32).
+      const naive = new Naive(structuredClone(this.state), this.log)
+      const disk = naive.disk(request.disk)
+      naive.tell(disk, this.head + 1)
       expected = naive.plan(
         request,
         request.since === undefined ? undefined : naive.resolve(request.since, request.disk, request.bitmap),
@@ -304,11 +335,99 @@ export class World {
   async replayAll(): Promise<void> {
     for (const backup of this.store.backups()) {
       const plan = await this.store.replayPlan(backup.id)
+      if (backup.of !== null) {
+        expect(plan.bytes, `${backup.id} combines ${backup.of.join()}`).toBeLessThanOrEqual(backup.bytes)
+        continue
+      }
       expect({ digest: plan.digest, bytes: plan.bytes, complete: plan.complete }).toEqual({
         digest: backup.digest,
         bytes: backup.bytes,
         complete: backup.complete,
       })
+    }
+  }
+
+  /**
+   * R29: after a compaction every digest, slice, plan and past view at every event that is no write is what it was, and a point
+   * inside a window is its start or its end.
+   */
+  async compact(policy: readonly { olderThan: number; window: number }[]): Promise<void> {
+    const head = this.head
+    const points = pointsOf(this.state)
+    const before = await this.#dryPlans()
+    await this.store.compact({ policy })
+    for (let position = head + 1; position <= this.head; position++) {
+      this.log.times.push(this.clock.now())
+      this.log.ends.push(position)
+      this.views.push({ from: position, to: position, text: this.expected() })
+    }
+    expect(await viewOf(this.store), 'R29: now').toBe(this.expected())
+    const windows = checkWindows(this.log, await windowsOf(this.store), {
+      points,
+      policy,
+      now: this.clock.now(),
+    })
+    const fresh = windows.filter(({ first, last }) => {
+      const known = this.log.windows.some((window) => window.first === first && window.last === last)
+      return !known && first < last
+    })
+    expect(this.head > head, 'R29: no event without a window, no window without an event').toBe(
+      windows.length !== this.log.windows.length || fresh.length > 0,
+    )
+    this.log.windows = windows
+    if (this.head === head) return
+    this.counts.windows += fresh.length
+    for (const { first, last } of fresh) this.counts.folded += last - first + 1
+    expect(await this.#dryPlans(), 'R29: plans').toEqual(before)
+    await this.replayAll()
+    const writes = new Set(this.log.writes.map(({ position }) => position))
+    for (const { to } of this.views) if (!writes.has(to) && to % 3 === head % 3) await this.past(to)
+    for (const { first, last } of fresh.slice(0, 3)) {
+      for (const disk of this.state.disks.keys()) {
+        await this.changed(disk, first, last, 512)
+        await this.changed(disk, -1, first, 4096)
+      }
+      await this.past(first)
+      await this.pastTime(this.log.times[first]!)
+    }
+  }
+
+  /** Of every slice that there is, and of α. */
+  async #dryPlans(): Promise<unknown[]> {
+    const plans: unknown[] = []
+    for (const { id, bitmaps } of this.state.disks.values()) {
+      for (const { name, slices } of bitmaps.values()) {
+        for (const since of [...slices.map(({ number }) => ({ slice: number })), 'active' as const]) {
+          const plan = await this.store.plan({ disk: id, bitmap: name, mode: 'differential', since })
+          plans.push([id, name, since, plan.digest, plan.bytes, plan.complete, plan.extents])
+        }
+      }
+    }
+    return plans
+  }
+
+  /** A copy taken now opens as the store would after a clean end, and remembers the same. */
+  async copy(folder: string, open: (folder: string) => Promise<Store>): Promise<void> {
+    this.counts.copies++
+    const { hash, position } = this.store.head
+    const copied = await this.store.copyTo(folder)
+    expect(copied.head).toMatchObject({ hash, position })
+    expect(this.store.head.hash, 'copying records nothing').toBe(hash)
+    const copy = await open(folder)
+    try {
+      const draft = new Naive(structuredClone(this.state), this.log)
+      draft.interrupt(copy.head.position)
+      expect(await viewOf(copy)).toBe(expectedView(draft.state))
+      for (let at = 0; at < position; at += 13) {
+        const { text, to } = this.#viewAt(placeOf(this.log, at, 'at'))
+        const past = await copy.at({ position: at })
+        expect(past.point.position).toBe(to)
+        expect(await viewOf(past), `at position ${at} of the copy`).toBe(text)
+      }
+      for (const { id, digest, of } of this.store.backups())
+        if (of === null) expect((await copy.replayPlan(id)).digest).toBe(digest)
+    } finally {
+      await copy.close()
     }
   }
 
@@ -323,6 +442,17 @@ export class World {
   expected(): string {
     return expectedView(this.state)
   }
+}
+
+async function windowsOf(store: Store): Promise<LogWindow[]> {
+  const windows: LogWindow[] = []
+  for await (const records of store.records())
+    for (const record of records) if (record.kind === 'windows') windows.push(...record.windows)
+  return windows
+}
+
+function lostIn(state: NaiveState): number {
+  return [...state.disks.values()].reduce((sum, { lost }) => sum + lost.length, 0)
 }
 
 function refusalCode(error: unknown): string {
@@ -364,7 +494,9 @@ export async function viewOf(view: StateView): Promise<string> {
     for (const info of view.bitmaps(disk)) lines.push(...(await bitmapLines(view, disk, info)))
   }
   for (const backup of view.backups())
-    lines.push(`backup ${backup.id} ${backup.state} ${backup.point.position}`)
+    lines.push(
+      `backup ${backup.id} ${backup.state} ${backup.point.position} ${backup.copy.kind} ${backup.of ?? '-'}`,
+    )
   for (const checkpoint of view.checkpoints())
     lines.push(`checkpoint ${checkpoint.name} ${checkpoint.point.position}`)
   return lines.join('\n')
@@ -394,13 +526,13 @@ function expectedView(state: NaiveState): string {
       )
       for (const slice of bitmap.slices) {
         lines.push(
-          `    ${slice.number} ${slice.start}-${slice.end} ${slice.bits.size * g} ${digestOf(slice.bits, disk.size, g)} lost ${[...slice.lost].sort()}`,
+          `    ${slice.number} ${slice.start}-${slice.end} ${slice.bits.size * g} ${digestOf(slice.bits, disk.size, g)} lost ${[...slice.lost].map(({ to }) => to).sort()}`,
         )
       }
     }
   }
   for (const backup of state.backups.values())
-    lines.push(`backup ${backup.id} ${backup.state} ${backup.point}`)
+    lines.push(`backup ${backup.id} ${backup.state} ${backup.point} ${backup.copy} ${backup.of ?? '-'}`)
   for (const [name, checkpoint] of state.checkpoints) lines.push(`checkpoint ${name} ${checkpoint.point}`)
   return lines.join('\n')
 }

@@ -2,9 +2,11 @@
 import type { Command } from 'commander'
 import { wouldBreak } from '../../audit/coverage.ts'
 import type { WouldBreak } from '../../audit/restore-points.ts'
+import { checkMadeCopy } from '../../commands/copies.ts'
 import { withExamples } from '../help.ts'
 import type { Session } from '../session.ts'
 import { backupShape, forgetShape, wouldBreakShape } from '../shapes.ts'
+import { viewAfter, viewBefore } from '../view.ts'
 
 export function copyCommands(family: Command, session: Session): void {
   withExamples(
@@ -35,15 +37,18 @@ async function forget(
   { reason, dryRun }: { readonly reason?: string; readonly dryRun?: boolean },
 ): Promise<void> {
   await session.withStore(async (store) => {
-    const broken = wouldBreak(store, id)
-    if (dryRun === true) {
-      const json = { id, copy: store.backup(id).info.copy.kind, changed: false, ...wouldBreakShape(broken) }
-      await session.confirm(json, () => [`Forgetting ${id} would lose:`, ...consequences(broken, null)])
+    const { commandId } = session.commandOptions
+    const before = commandId === undefined || dryRun === true ? wouldBreak(store, id) : undefined
+    if (before !== undefined && dryRun === true) {
+      checkMadeCopy(store.backup(id).info)
+      const json = { id, copy: store.backup(id).info.copy.kind, changed: false, ...wouldBreakShape(before) }
+      await session.confirm(json, () => [`Forgetting ${id} would lose:`, ...consequences(before, null)])
       return
     }
     const answer = await store
       .backup(id)
       .forget(reason === undefined ? {} : { reason }, session.commandOptions)
+    const broken = before ?? wouldBreak(await viewBefore(store, commandId), id)
     await session.confirm(forgetShape(answer, broken), () =>
       answer.changed
         ? [`The copy of ${id} is forgotten. Lost:`, ...consequences(broken, store.backup(id).info.disk)]
@@ -70,7 +75,9 @@ function consequences({ backup, loses, breaks, combine }: WouldBreak, done: stri
 
 async function combined(session: Session, id: string, of: readonly string[]): Promise<void> {
   await session.withStore(async (store) => {
-    const { info } = await store.recordCombined(id, of, session.commandOptions)
+    const backup = await store.recordCombined(id, of, session.commandOptions)
+    const then = await viewAfter(store, session.commandOptions.commandId)
+    const info = then.backups().find((one) => one.id === id) ?? backup.info
     await session.confirm(
       backupShape(info),
       () =>

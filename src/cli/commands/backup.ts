@@ -11,6 +11,7 @@ import { facts } from '../render/table.ts'
 import * as text from '../render/text.ts'
 import type { Session } from '../session.ts'
 import { backupShape, endShape, planShape } from '../shapes.ts'
+import { viewAfter } from '../view.ts'
 import { copyCommands } from './backup-copies.ts'
 import { dropped } from './slice.ts'
 
@@ -94,7 +95,8 @@ async function plan(session: Session, disk: string, bitmap: string, options: Pla
 async function begin(session: Session, disk: string, bitmap: string, options: PlanOptions): Promise<void> {
   await session.withStore(async (store) => {
     const backup = await store.disk(disk).beginBackup({ bitmap, ...options }, session.commandOptions)
-    const { state } = backup.info
+    const then = await viewAfter(store, session.commandOptions.commandId)
+    const { state } = then.backups().find(({ id }) => id === backup.id) ?? backup.info
     await session.answer({ id: backup.id, state, ...planShape(backup.plan) }, () =>
       [
         facts(session.paint, [

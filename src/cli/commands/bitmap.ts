@@ -1,11 +1,14 @@
 /** `bitmap add|retention|remove|clear|enable|disable|merge|ls`; `show` has a file of its own. */
 import type { Command } from 'commander'
+import type { Store } from '../../store/store.ts'
+import type { StateView } from '../../store/view.ts'
 import { withExamples } from '../help.ts'
 import { type BitmapReference, parseBitmapReference, parseCount, parseSize } from '../parse.ts'
 import { table } from '../render/table.ts'
 import * as text from '../render/text.ts'
 import type { Session } from '../session.ts'
 import { bitmapShape } from '../shapes.ts'
+import { bitmapMeant, viewAfter, viewBefore } from '../view.ts'
 import { bitmapShowCommand } from './bitmap-show.ts'
 
 interface AddOptions {
@@ -81,7 +84,7 @@ const VERBS = {
 async function add(session: Session, disk: string, bitmap: string, options: AddOptions): Promise<void> {
   await session.withStore(async (store) => {
     const { granularity, retention } = options
-    const { info } = await store.disk(disk).addBitmap(
+    await store.disk(disk).addBitmap(
       bitmap,
       {
         ...(granularity === undefined ? {} : { granularity }),
@@ -91,6 +94,7 @@ async function add(session: Session, disk: string, bitmap: string, options: AddO
       },
       session.commandOptions,
     )
+    const info = (await answered(session, store)).bitmap(disk, bitmap)
     await session.confirm(
       bitmapShape(info),
       () => `Added ${bitmap} to ${disk}: ${text.bytes(info.granularity)} a bit, retention ${info.retention}.`,
@@ -122,7 +126,9 @@ async function act(session: Session, verb: keyof typeof VERBS, disk: string, bit
   await session.withStore(async (store) => {
     await store.disk(disk).bitmap(bitmap)[verb](session.commandOptions)
     const now =
-      verb === 'remove' ? { disk, bitmap, removed: true } : bitmapShape(store.disk(disk).bitmap(bitmap).info)
+      verb === 'remove'
+        ? { disk, bitmap, removed: true }
+        : bitmapShape((await answered(session, store)).bitmap(disk, bitmap))
     await session.confirm(now, () => `${VERBS[verb].done} ${bitmap} of ${disk}.`)
   })
 }
@@ -134,21 +140,31 @@ async function merge(
   sources: readonly string[],
 ): Promise<void> {
   await session.withStore(async (store) => {
-    const target = store.disk(disk).bitmap(bitmap)
-    await target.merge(
-      sources.map((source) => sourceOf(disk, source)),
-      session.commandOptions,
-    )
-    const { count } = await target.bits()
+    const before = await viewBefore(store, session.commandOptions.commandId)
+    await store
+      .disk(disk)
+      .bitmap(bitmap)
+      .merge(
+        sources.map((source) => bitmapMeant(before, meaningsOf(disk, source))),
+        session.commandOptions,
+      )
+    const view = await answered(session, store)
+    const { count } = await view.bits(disk, bitmap)
     await session.confirm(
-      { ...bitmapShape(target.info), count },
+      { ...bitmapShape(view.bitmap(disk, bitmap)), count },
       () => `Merged into ${bitmap}: ${text.bytes(count)} dirty.`,
     )
   })
 }
 
-function sourceOf(disk: string, source: string): BitmapReference {
-  return source.includes(':') ? parseBitmapReference(source) : { disk, bitmap: source }
+/** A bitmap's name may hold colons as well. */
+function meaningsOf(disk: string, source: string): readonly BitmapReference[] {
+  const own = { disk, bitmap: source }
+  return source.includes(':') ? [...parseBitmapReference(source), own] : [own]
+}
+
+function answered(session: Session, store: Store): Promise<StateView> {
+  return viewAfter(store, session.commandOptions.commandId)
 }
 
 async function list(session: Session, disk: string | undefined): Promise<void> {

@@ -7,6 +7,10 @@ import { table } from '../render/table.ts'
 import * as text from '../render/text.ts'
 import type { Session } from '../session.ts'
 import { checkpointDeletedShape, checkpointShape } from '../shapes.ts'
+import { bitmapMeant, viewBefore } from '../view.ts'
+
+/** What `DISK:BITMAP` may mean. */
+type Meanings = readonly BitmapReference[]
 
 export function checkpointCommands(program: Command, session: Session): void {
   const family = program.command('checkpoint').description('names for positions of the log')
@@ -21,9 +25,8 @@ export function checkpointCommands(program: Command, session: Session): void {
       'slicelog --store ./state checkpoint create before-upgrade',
       'slicelog --store ./state checkpoint create monday vm-17/vda:daily',
     ],
-  ).action(
-    (name: string, bitmaps: readonly BitmapReference[] | undefined, options: { forceCycle?: boolean }) =>
-      create(session, name, bitmaps ?? [], options.forceCycle === true),
+  ).action((name: string, bitmaps: readonly Meanings[] | undefined, options: { forceCycle?: boolean }) =>
+    create(session, name, bitmaps ?? [], options.forceCycle === true),
   )
   withExamples(
     family
@@ -40,10 +43,12 @@ export function checkpointCommands(program: Command, session: Session): void {
 async function create(
   session: Session,
   name: string,
-  bitmaps: readonly BitmapReference[],
+  wanted: readonly Meanings[],
   forceCycle: boolean,
 ): Promise<void> {
   await session.withStore(async (store) => {
+    const then = wanted.length === 0 ? store : await viewBefore(store, session.commandOptions.commandId)
+    const bitmaps = wanted.map((meanings) => bitmapMeant(then, meanings))
     const made = await store.createCheckpoint(name, { bitmaps, forceCycle }, session.commandOptions)
     await session.confirm(checkpointShape(made), () => `Checkpoint ${name} is ${text.point(made.point)}.`)
   })

@@ -1,13 +1,15 @@
 /** `disk add|resize|remove|detach|lost|ls`. */
 import type { Command } from 'commander'
 import { parsePoint } from '../../store/points.ts'
-import type { PointInput } from '../../store/types.ts'
+import type { Store } from '../../store/store.ts'
+import type { DiskInfo, PointInput } from '../../store/types.ts'
 import { withExamples } from '../help.ts'
 import { parseSize } from '../parse.ts'
 import { table } from '../render/table.ts'
 import * as text from '../render/text.ts'
 import type { Session } from '../session.ts'
 import { diskShape } from '../shapes.ts'
+import { viewAfter, viewBefore } from '../view.ts'
 import { diskMoveCommands } from './disk-move.ts'
 
 export function diskCommands(program: Command, session: Session): void {
@@ -58,18 +60,22 @@ export function diskCommands(program: Command, session: Session): void {
 
 async function add(session: Session, disk: string, size: number): Promise<void> {
   await session.withStore(async (store) => {
-    const { info } = await store.addDisk(disk, { size }, session.commandOptions)
+    await store.addDisk(disk, { size }, session.commandOptions)
+    const info = await answered(session, store, disk)
     await session.confirm(diskShape(info), () => `Added ${disk}, ${text.bytes(size)}.`)
   })
 }
 
 async function resize(session: Session, disk: string, size: number): Promise<void> {
   await session.withStore(async (store) => {
-    const before = store.disk(disk).size
+    const { commandId } = session.commandOptions
+    const held = commandId === undefined ? store.disk(disk).size : undefined
     await store.disk(disk).resize(size, session.commandOptions)
+    // Not before: until it is accepted, the id may be another command's.
+    const was = held ?? (await viewBefore(store, commandId)).diskInfo(disk).size
     await session.confirm(
-      diskShape(store.disk(disk).info),
-      () => `Resized ${disk} from ${text.bytes(before)} to ${text.bytes(size)}.`,
+      diskShape(await answered(session, store, disk)),
+      () => `Resized ${disk} from ${text.bytes(was)} to ${text.bytes(size)}.`,
     )
   })
 }
@@ -84,7 +90,7 @@ async function remove(session: Session, disk: string): Promise<void> {
 async function detach(session: Session, disk: string): Promise<void> {
   await session.withStore(async (store) => {
     await store.disk(disk).detach(session.commandOptions)
-    await session.confirm(diskShape(store.disk(disk).info), () => `Detached ${disk}.`)
+    await session.confirm(diskShape(await answered(session, store, disk)), () => `Detached ${disk}.`)
   })
 }
 
@@ -96,12 +102,16 @@ async function lost(
   await session.withStore(async (store) => {
     const from = options.since === undefined ? {} : { from: options.since }
     await store.disk(disk).declareLost(options.reason, from, session.commandOptions)
-    const { info } = store.disk(disk)
+    const info = await answered(session, store, disk)
     await session.confirm(
       diskShape(info),
       () => `Declared lost on ${disk}: ${text.lost(info.lost.slice(-1))}.`,
     )
   })
+}
+
+async function answered(session: Session, store: Store, disk: string): Promise<DiskInfo> {
+  return (await viewAfter(store, session.commandOptions.commandId)).diskInfo(disk)
 }
 
 async function list(session: Session): Promise<void> {

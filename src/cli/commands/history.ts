@@ -17,36 +17,46 @@ export function historyCommands(program: Command, session: Session): void {
       'slicelog --store ./state history backup nightly-17 --json',
     ],
   )
-  family
-    .command('disk')
-    .description('added, resized, attached, lost stretches, bitmaps, removed')
-    .argument('<disk>')
-    .action((disk: string) => show(session, { kind: 'disk', disk }))
-  family
-    .command('bitmap')
-    .description('added, enabled, cleared, merged, backups over it, slices, removed')
-    .argument('<disk>')
-    .argument('<bitmap>')
-    .action((disk: string, bitmap: string) => show(session, { kind: 'bitmap', disk, bitmap }))
-  family
-    .command('slice')
-    .description('when its point began, what froze it, what became of it')
-    .argument('<disk>')
-    .argument('<bitmap>')
-    .argument('<slice>', 'N, or GENERATION.N for one of several of that number', parseSliceReference)
-    .action((disk: string, bitmap: string, slice: SliceReference) =>
-      show(session, { kind: 'slice', disk, bitmap, ...slice }),
-    )
-  family
-    .command('backup')
-    .description('begun, ended, what its success froze and dropped, what became of its copy')
-    .argument('<backup>')
-    .action((backup: string) => show(session, { kind: 'backup', backup }))
-  family
-    .command('checkpoint')
-    .description('created, deleted, what was banked and merged by that')
-    .argument('<name>')
-    .action((checkpoint: string) => show(session, { kind: 'checkpoint', checkpoint }))
+  withExamples(
+    family
+      .command('disk')
+      .description('added, resized, attached, lost stretches, bitmaps, removed')
+      .argument('<disk>'),
+    ['slicelog --store ./state history disk vm-17/vda'],
+  ).action((disk: string) => show(session, { kind: 'disk', disk }))
+  withExamples(
+    family
+      .command('bitmap')
+      .description('added, enabled, cleared, merged, backups over it, slices, removed')
+      .argument('<disk>')
+      .argument('<bitmap>'),
+    ['slicelog --store ./state history bitmap vm-17/vda daily'],
+  ).action((disk: string, bitmap: string) => show(session, { kind: 'bitmap', disk, bitmap }))
+  withExamples(
+    family
+      .command('slice')
+      .description('when its point began, what froze it, what became of it')
+      .argument('<disk>')
+      .argument('<bitmap>')
+      .argument('<slice>', 'N, or GENERATION.N for one of several of that number', parseSliceReference),
+    ['slicelog --store ./state history slice vm-17/vda daily 3'],
+  ).action((disk: string, bitmap: string, slice: SliceReference) =>
+    show(session, { kind: 'slice', disk, bitmap, ...slice }),
+  )
+  withExamples(
+    family
+      .command('backup')
+      .description('begun, ended, what its success froze and dropped, what became of its copy')
+      .argument('<backup>'),
+    ['slicelog --store ./state history backup nightly-17 --json'],
+  ).action((backup: string) => show(session, { kind: 'backup', backup }))
+  withExamples(
+    family
+      .command('checkpoint')
+      .description('created, deleted, what was banked and merged by that')
+      .argument('<name>'),
+    ['slicelog --store ./state history checkpoint before-upgrade'],
+  ).action((checkpoint: string) => show(session, { kind: 'checkpoint', checkpoint }))
 }
 
 async function show(session: Session, subject: HistorySubject): Promise<void> {

@@ -106,7 +106,7 @@ async function runImport(
 }
 
 function report(session: Session, imported: Imported): string {
-  const ignored = `${text.count(imported.reads)} reads, ${text.count(imported.flushes)} flushes, ${text.count(imported.others)} others`
+  const ignored = `${text.plural(imported.reads, 'read')}, ${text.plural(imported.flushes, 'flush', 'flushes')}, ${text.plural(imported.others, 'other')}`
   const lines = facts(session.paint, [
     ['format', imported.format],
     ...(imported.part === null

@@ -112,6 +112,8 @@ async function show(session: Session, options: LogOptions): Promise<void> {
   if (options.follow === true && (options.reverse === true || options.to !== undefined)) {
     throw new UsageError('--follow goes forwards without an end: leave out --reverse and --to.')
   }
+  if (options.bitmap !== undefined && options.disk === undefined)
+    throw new UsageError('--bitmap is one of a disk: give --disk with it.')
   const unknown = options.type?.find((type) => !TYPES.includes(type))
   if (unknown !== undefined)
     throw new UsageError(`"${unknown}" is no type of event; --type takes ${TYPES.join(', ')}.`)

@@ -82,9 +82,11 @@ async function status(session: Session): Promise<void> {
   })
 }
 
+const DAY_MS = 86_400_000
+
 function growth({ growth: { eventsPerDay, bytesPerDay, days } }: StoreStatus): string {
   if (days === 0) return 'too young to tell'
-  return `${text.count(eventsPerDay)} events a day, ${text.bytes(bytesPerDay)} of records (over ${days < 2 ? 'the last day' : `${Math.round(days)} days`})`
+  return `${text.count(eventsPerDay)} events a day, ${text.bytes(bytesPerDay)} of records (by the last ${text.duration(days * DAY_MS)})`
 }
 
 function compaction({ compaction: { policy, events, bytes, exact, last } }: StoreStatus): string {

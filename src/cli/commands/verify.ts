@@ -61,7 +61,9 @@ function forPeople(session: Session, report: VerifyReport): string {
   const walked = report.events - 1 - (report.since ?? -1)
   const since = report.since === null ? '' : ` after @${report.since}`
   const checked = `${text.plural(walked, 'event')}${since} in ${text.plural(report.records, 'record')}, head ${text.point(report.head)}`
-  if (report.findings.length === 0) return `${colors.green('sound')}: ${checked}\n${report.head.hash}`
+  const note = report.note === null ? [] : [report.note]
+  if (report.findings.length === 0)
+    return [`${colors.green('sound')}: ${checked}`, ...note, report.head.hash].join('\n')
   const found = report.findings.map(({ code, position, record, doubt, todo }) =>
     [
       `${colors.red(code)}${position === null ? '' : ` at @${position}`}${record === null ? '' : `, record ${record}`}`,
@@ -69,7 +71,11 @@ function forPeople(session: Session, report: VerifyReport): string {
       `  ${text.shown(todo)}`,
     ].join('\n'),
   )
-  return [`${colors.red(text.plural(report.findings.length, 'finding'))}: ${checked}`, ...found].join('\n')
+  return [
+    `${colors.red(text.plural(report.findings.length, 'finding'))}: ${checked}`,
+    ...note,
+    ...found,
+  ].join('\n')
 }
 
 /** @throws UsageError when the file is not a head as `head --json` prints it, nor a report as `verify --json` does. */

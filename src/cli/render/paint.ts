@@ -6,8 +6,10 @@ export interface Paint {
   readonly colors: ReturnType<typeof pc.createColors>
   /** Whether block and line characters arrive as such. */
   readonly unicode: boolean
-  /** Columns that a line may take. */
+  /** Columns that a picture may take. */
   readonly width: number
+  /** Columns of the terminal, which no line of a table may pass; without end where there is none. */
+  readonly columns: number
 }
 
 const WIDTH_PIPED = 100
@@ -17,7 +19,9 @@ export function paintFor(output: Output, env: Readonly<Record<string, string | u
   const terminal = output.isTTY === true && env.TERM !== 'dumb'
   const colour = terminal && (env.NO_COLOR ?? '') === ''
   const width = Math.min(output.columns ?? WIDTH_PIPED, WIDTH_MAX)
-  return { colors: pc.createColors(colour), unicode: speaksUnicode(env), width }
+  const columns =
+    output.isTTY === true && (output.columns ?? 0) > 0 ? output.columns! : Number.POSITIVE_INFINITY
+  return { colors: pc.createColors(colour), unicode: speaksUnicode(env), width, columns }
 }
 
 function speaksUnicode(env: Readonly<Record<string, string | undefined>>): boolean {

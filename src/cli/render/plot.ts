@@ -31,7 +31,8 @@ export function columnPlot(paint: Paint, { values, rows, width, format, ends }: 
     yRange: [0, max],
     customYAxisTicks: [0, max / 2, max],
     hideXAxisTicks: true,
-    formatter: (value, { axis }) => (axis === 'y' ? format(value) : ''),
+    // Padded: the library makes room for the highest tick alone, and cuts the beginning off a longer label.
+    formatter: (value, { axis }) => (axis === 'y' ? format(value).padStart(label) : ''),
     symbols: { axis: paint.unicode ? { n: '│', e: '─' } : ASCII_AXIS },
     lineFormatter: ({ y, plotX }) =>
       cellsOf(paint, y / max, rows).map((symbol, i) => ({ x: plotX, y: rows - i, symbol })),
@@ -43,7 +44,8 @@ export function columnPlot(paint: Paint, { values, rows, width, format, ends }: 
   return [...lines.map((line) => line.trimEnd()), paint.colors.dim(axis)].join('\n')
 }
 
-const ASCII_AXIS = { n: '|', ns: '|', y: '|', nse: '+', x: '-', we: '-', e: '-' }
+/** The sign of a tick must not be that of the line: the library tells by it where a label goes. */
+const ASCII_AXIS = { n: '|', ns: '|', y: '+', nse: '+', x: '-', we: '-', e: '-' }
 
 /** From the bottom up. Whatever is there at all is seen. */
 function cellsOf(paint: Paint, share: number, rows: number): string[] {

@@ -3,6 +3,7 @@ import type { Base, LostStretch, Point } from '../../../events/types.ts'
 import type { ClockStep } from '../../../projections/state.ts'
 
 export { bytes, count, duration, percent, plural, times } from '../../audit/figures.ts'
+export { cut } from './fit.ts'
 
 const UNSAFE = /[\p{Cc}\p{Cs}\p{Bidi_Control}\u2028\u2029]/gu
 
@@ -15,12 +16,6 @@ export function shown(words: string): string {
     const code = char.codePointAt(0)!
     return code < 0x100 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u{${code.toString(16)}}`
   })
-}
-
-/** At most `columns` characters, the last being an ellipsis where some are missing. */
-export function cut(words: string, columns: number): string {
-  const chars = Array.from(words)
-  return chars.length <= columns ? words : `${chars.slice(0, columns - 1).join('')}…`
 }
 
 export function time(ms: number | null): string {
