@@ -18,7 +18,8 @@ import {
   randomBits,
 } from './workload.ts'
 
-const TRACE = fileURLToPath(new URL('../examples/data/guest-ext4.csv.gz', import.meta.url))
+/** From the project's root, where npm runs scripts. */
+const TRACE = 'examples/data/guest-ext4.csv.gz'
 const TRACE_BYTES = 2 ** 31
 const OPS = new Map([
   ['w', 0],

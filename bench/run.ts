@@ -17,6 +17,7 @@ import { memory } from './cases/memory.ts'
 import { merge } from './cases/merge.ts'
 import { at, open } from './cases/past.ts'
 import { rebuild } from './cases/rebuild.ts'
+import { scale } from './cases/scale.ts'
 import { streams } from './cases/streams.ts'
 import { verify } from './cases/verify.ts'
 import { type Benchmark, benchRoot, type Result, Runner, refuseMemory } from './harness.ts'
@@ -35,6 +36,7 @@ const BENCHMARKS: readonly Benchmark[] = [
   compact,
   streams,
   ask,
+  scale,
 ]
 
 const { values } = parseArgs({

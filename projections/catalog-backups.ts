@@ -25,7 +25,8 @@ export function applyBackupEvent(catalog: CatalogWriter, event: BackupEvent, at:
       become({ kind: 'pending' })
       break
     case 'backup-interrupted':
-      become({ kind: 'interrupted', at })
+      // Found at open, about a process and not about the disk: were it the disk's last event, an unclean end would count from it (R32).
+      catalog.setBackup({ ...backup, phase: { kind: 'interrupted', at } })
       break
     case 'backup-resumed':
       become({ kind: 'running' })

@@ -92,7 +92,7 @@ export interface DiskState {
   readonly addedAt: Point
   readonly recorder: Recorder
   readonly attached: boolean
-  /** The last event of this disk, writes included. */
+  /** The last event of this disk, writes included; that a backup was found interrupted is none. */
   readonly last: Point
   /** Every change of size since it was added: at which event, from which size, to which. */
   readonly resizes: readonly { readonly at: Point; readonly before: number; readonly after: number }[]

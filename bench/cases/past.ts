@@ -1,24 +1,21 @@
 /**
- * `at`, `changed` and `open`: what a long log costs who asks for the past or opens after a kill. The question is how a log
- * ten times as long compares (a hundred times, with --full); naive has no snapshots and reads from the start.
+ * `at`, `changed` and `open`: what a long log costs who asks for the past or opens after a kill. The question is how a log of
+ * 100 M random writes to one disk compares with one of 1 M and of 10 M; naive has no snapshots and reads from the start.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { openStore, type Store } from '../../src/index.ts'
-import { type Bench, type Benchmark, medianOf } from '../harness.ts'
+import { type Bench, type Benchmark, medianOf, type Opponent } from '../harness.ts'
 import { Naive } from '../naive.ts'
 import { appendAll, openOurs } from '../ours.ts'
 import { DISK, GRANULARITY, randomBelow, randomBits, randomWrites } from '../workload.ts'
 
-const SHORT = 1_000_000
+/** Events, the longest first: it is measured against each of the others. */
+const LOGS = [100_000_000, 1_000_000, 10_000_000] as const
 const PIECE = 1_000_000
 const POINTS_A_RUN = 5
 const NAIVE_EVENTS = 200_000
-
-function longOf(bench: Bench): number {
-  return bench.full ? 100_000_000 : 10_000_000
-}
 
 function shown(events: number): string {
   return `${events / 1e6} M`
@@ -36,14 +33,32 @@ async function makeLog(bench: Bench, events: number): Promise<string> {
   return folder
 }
 
+interface Log {
+  readonly events: number
+  readonly store: Store
+}
+
+/** The longest, against each of the others. */
+function against(
+  [long, ...others]: readonly Log[],
+  measure: (log: Log) => Promise<number>,
+): { ours: () => Promise<number>; opponents: Opponent[] } {
+  return {
+    ours: () => measure(long!),
+    opponents: others.map((log) => ({
+      against: `ours at ${shown(log.events)} events (ours: ${shown(long!.events)})`,
+      measure: () => measure(log),
+    })),
+  }
+}
+
 async function runAt(bench: Bench): Promise<void> {
-  const long = longOf(bench)
-  const few = await openStore(await makeLog(bench, SHORT))
-  const many = await openStore(await makeLog(bench, long))
+  const logs: Log[] = []
+  for (const events of LOGS) logs.push({ events, store: await openStore(await makeLog(bench, events)) })
   const naive = await Naive.open(bench.folder())
   await naive.append(randomWrites(NAIVE_EVENTS, 4))
   const bits = randomBits(5)
-  const timeAt = async (store: Store, events: number) => {
+  const timeAt = async ({ store, events }: Log) => {
     const times = []
     for (let i = 0; i < POINTS_A_RUN; i++) {
       const position = 3 + randomBelow(bits, events)
@@ -53,14 +68,15 @@ async function runAt(bench: Bench): Promise<void> {
     }
     return medianOf(times)
   }
+  const { ours, opponents } = against(logs, timeAt)
   await bench.compare({
     name: 'at',
     unit: 'ms',
     better: 'less',
     runs: 9,
-    ours: () => timeAt(many, long),
+    ours,
     opponents: [
-      { against: `ours at ${shown(SHORT)} events (ours: ${shown(long)})`, measure: () => timeAt(few, SHORT) },
+      ...opponents,
       {
         against: `naive at ${shown(NAIVE_EVENTS)} events, scan from the start`,
         measure: async () => {
@@ -71,14 +87,14 @@ async function runAt(bench: Bench): Promise<void> {
       },
     ],
   })
-  await runChanged(bench, few, many, long)
-  await Promise.all([few.close(), many.close(), naive.close()])
+  await runChanged(bench, logs)
+  await Promise.all([...logs.map(({ store }) => store.close()), naive.close()])
 }
 
-/** Informative: a random span, on average a third of the log, at 64 KiB. */
-async function runChanged(bench: Bench, few: Store, many: Store, long: number): Promise<void> {
+/** A random span, on average a third of the log, at 64 KiB. */
+async function runChanged(bench: Bench, logs: readonly Log[]): Promise<void> {
   const bits = randomBits(6)
-  const timeChanged = async (store: Store, events: number) => {
+  const timeChanged = async ({ store, events }: Log) => {
     const ends = [3 + randomBelow(bits, events), 3 + randomBelow(bits, events)].sort((a, b) => a - b)
     const [since, until] = ends as [number, number]
     const start = performance.now()
@@ -89,19 +105,7 @@ async function runChanged(bench: Bench, few: Store, many: Store, long: number): 
     })
     return performance.now() - start
   }
-  await bench.compare({
-    name: 'changed',
-    unit: 'ms',
-    better: 'less',
-    runs: 9,
-    ours: () => timeChanged(many, long),
-    opponents: [
-      {
-        against: `ours at ${shown(SHORT)} events (ours: ${shown(long)})`,
-        measure: () => timeChanged(few, SHORT),
-      },
-    ],
-  })
+  await bench.compare({ name: 'changed', unit: 'ms', better: 'less', runs: 9, ...against(logs, timeChanged) })
 }
 
 export const at: Benchmark = { name: 'at', run: runAt }
@@ -133,22 +137,20 @@ async function makeKilled(bench: Bench, events: number): Promise<string> {
 const BETWEEN_KILLS = 100_000
 
 async function runOpen(bench: Bench): Promise<void> {
-  const long = longOf(bench)
-  const few = await makeKilled(bench, SHORT)
-  const many = await makeKilled(bench, long)
-  const timeOpen = (folder: string) => openAndKill(folder, BETWEEN_KILLS)
+  const folders = new Map<number, string>()
+  for (const events of LOGS) folders.set(events, await makeKilled(bench, events))
+  const [long, ...others] = LOGS
+  const timeOpen = (events: number) => openAndKill(folders.get(events)!, BETWEEN_KILLS)
   await bench.compare({
     name: 'open',
     unit: 'ms',
     better: 'less',
     runs: 7,
-    ours: () => timeOpen(many),
-    opponents: [
-      {
-        against: `ours at ${shown(SHORT)} events (ours: ${shown(long)}), after a kill`,
-        measure: () => timeOpen(few),
-      },
-    ],
+    ours: () => timeOpen(long),
+    opponents: others.map((events) => ({
+      against: `ours at ${shown(events)} events (ours: ${shown(long)}), after a kill`,
+      measure: () => timeOpen(events),
+    })),
   })
 }
 

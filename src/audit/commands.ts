@@ -1,15 +1,15 @@
 /** The index of command ids against the log, both ways: an id that is not found would be carried out a second time (R13). */
 import type { LogRecord } from '../../events/types.ts'
 import { CheckpointError } from '../errors.ts'
+import type { EventLog } from '../log/event-log.ts'
 import { commandKey, positionOf } from '../log/keys.ts'
-import type { LevelEventLog } from '../log/level-log.ts'
 import type { Findings } from './findings.ts'
 
 const WHAT_TO_DO =
   'a command sent again under this id would not be recognized; restore the folder from a copy'
 
 export async function checkCommand(
-  log: LevelEventLog,
+  log: EventLog,
   record: Extract<LogRecord, { kind: 'events' }>,
   number: number,
   findings: Findings,
@@ -29,7 +29,7 @@ export async function checkCommand(
 }
 
 export async function checkIndexEntry(
-  log: LevelEventLog,
+  log: EventLog,
   key: Uint8Array,
   value: Uint8Array,
   findings: Findings,
@@ -45,7 +45,7 @@ export async function checkIndexEntry(
   )
 }
 
-async function recordAt(log: LevelEventLog, position: number): Promise<LogRecord | undefined> {
+async function recordAt(log: EventLog, position: number): Promise<LogRecord | undefined> {
   if (position >= log.head.next) return undefined
   for await (const records of log.read({ from: position, to: position })) return records[0]
   return undefined

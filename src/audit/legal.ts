@@ -87,7 +87,8 @@ function check(event: DomainEvent, catalog: Catalog, last: number): void {
       return
     case 'stretch-lost':
       disk(catalog, event.disk)
-      notAfter(event.from, last, 'a lost stretch')
+      // Since the disk's last event, and that stands before it in the same record: then it begins at the record's end (R20).
+      notAfter(event.from, Math.max(last, catalog.last.position), 'a lost stretch')
       return
     case 'window':
       checkExtents(event.extents, disk(catalog, event.disk))

@@ -9,7 +9,7 @@ import { EMPTY_HASH } from '../../events/record.ts'
 import { CheckpointError } from '../errors.ts'
 import { sameHash } from '../log/base-log.ts'
 import { recordsOf } from '../log/entries.ts'
-import type { LevelEventLog } from '../log/level-log.ts'
+import type { AuditedLog } from '../log/frozen-log.ts'
 import type { Derived } from '../store/derived.ts'
 import { rebuild } from '../store/rebuild.ts'
 import type { State } from '../store/state.ts'
@@ -39,7 +39,7 @@ const EVERYTHING: Begin = { start: undefined, note: null }
  * @throws CheckpointError POINT_INVALID when no record ever ended at the cursor, as far as can be told
  */
 export async function startOf(
-  log: LevelEventLog,
+  log: AuditedLog,
   derived: Derived,
   storeId: string,
   since: Anchor | undefined,
@@ -81,7 +81,7 @@ type Place =
   | { readonly kind: 'windows' | 'gap' | 'behind-gap'; readonly first: number }
 
 /** @throws CheckpointError POINT_INVALID */
-async function lookAt(log: LevelEventLog, position: number): Promise<Place> {
+async function lookAt(log: AuditedLog, position: number): Promise<Place> {
   for await (const [entry] of log.values({ from: position, to: position })) {
     const records = entry === undefined ? [] : recordsOf(entry)
     const record = records.find(({ first, count }) => first <= position && position < first + count)
@@ -100,7 +100,7 @@ async function lookAt(log: LevelEventLog, position: number): Promise<Place> {
 
 /** Begins where the value that took the cursor's place does: from there on everything is looked at again. */
 async function beginBefore(
-  log: LevelEventLog,
+  log: AuditedLog,
   derived: Derived,
   storeId: string,
   there: Exclude<Place, { kind: 'record' }>,
@@ -122,7 +122,7 @@ async function beginBefore(
 
 /** Records may have been joined across the cursor since: then the walk begins with the stored value that holds it. */
 async function startAfter(
-  log: LevelEventLog,
+  log: AuditedLog,
   derived: Derived,
   storeId: string,
   cursor: number,

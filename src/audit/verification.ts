@@ -4,6 +4,7 @@
  */
 import { CheckpointError } from '../errors.ts'
 import { aborted, recordsOf } from '../log/entries.ts'
+import type { AuditedLog } from '../log/frozen-log.ts'
 import { isCommandKey, positionOf, positionOfEventKey, REPACK_KEY } from '../log/keys.ts'
 import type { OpenedLevelLog } from '../log/level-open.ts'
 import type { Derived } from '../store/derived.ts'
@@ -45,9 +46,11 @@ export interface VerifyReport {
   readonly findings: readonly Finding[]
 }
 
+type OpenedToAudit = Omit<OpenedLevelLog, 'log'> & { readonly log: AuditedLog }
+
 /** What is looked at: files of a closed store that LevelDB opened as a view, or a store that this process has open. */
 export interface Verified {
-  readonly opened: OpenedLevelLog
+  readonly opened: OpenedToAudit
   readonly file: StoreFile
   readonly paths: FolderPaths
   readonly options: VerifyOptions
@@ -76,7 +79,7 @@ export async function verifyOpened(
 }
 
 class Verification {
-  readonly #opened: OpenedLevelLog
+  readonly #opened: OpenedToAudit
   readonly #file: StoreFile
   readonly #paths: FolderPaths
   readonly #options: VerifyOptions

@@ -1,7 +1,8 @@
 /** Words of the command line into values, strictly: what is not exactly right is refused here with an example. */
 import { InvalidArgumentError } from 'commander'
+import { CheckpointError } from '../errors.ts'
 import { parsePoint } from '../store/points.ts'
-import type { WriteRange } from '../store/types.ts'
+import type { PointInput, WriteRange } from '../store/types.ts'
 
 const SUFFIXES = 'KMGTPE'
 
@@ -93,9 +94,18 @@ export function collectWords(text: string, before: readonly string[] | undefined
   return [...(before ?? []), ...words]
 }
 
-/** An ISO 8601 time, as the time of an import. Commander lets errors of ours through as they are: POINT_INVALID. */
+/**
+ * An ISO 8601 time, as the time of an import. Another kind of point is bad usage; what is no point at all is POINT_INVALID:
+ * commander lets errors of ours through as they are.
+ */
 export function parseTime(text: string): string {
-  const point = parsePoint(text)
+  const what = `"${text}" is no time; give ISO 8601 such as 2026-11-18T18:00:00Z`
+  let point: PointInput
+  try {
+    point = parsePoint(text)
+  } catch {
+    throw new CheckpointError('POINT_INVALID', what, { point: text })
+  }
   if (typeof point === 'object' && 'time' in point) return text
-  throw new InvalidArgumentError(`"${text}" is no time; give ISO 8601 such as 2026-11-18T18:00:00Z.`)
+  throw new InvalidArgumentError(`${what}.`)
 }

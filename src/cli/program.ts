@@ -22,7 +22,7 @@ import { storeCommands } from './commands/store.ts'
 import { verifyCommand } from './commands/verify.ts'
 import { writeCommand } from './commands/write.ts'
 import { EXIT_CODES_HELP } from './exit.ts'
-import { withExamples } from './help.ts'
+import { strictHelp, withExamples } from './help.ts'
 import type { Io } from './io.ts'
 import type { Session } from './session.ts'
 import { version } from './version.ts'
@@ -65,6 +65,7 @@ export function buildProgram(io: Io, silent: boolean, makeSession: (command: Com
   ])
   const session = makeSession(command)
   for (const family of FAMILIES) family(command, session)
+  strictHelp(command)
   return { command, session }
 }
 

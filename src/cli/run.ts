@@ -72,8 +72,11 @@ async function attempts(
   at: RunAt | undefined,
   stopped: Stopped,
 ): Promise<number> {
+  let words = argv
   for (let left = ATTEMPTS; ; left--) {
-    const code = await attempt(argv, io, at, stopped)
+    const code = await attempt(words, io, at, stopped, (said) => {
+      words = said
+    })
     await soon()
     if (stopped.readerGone) return EXIT.done
     if (stopped.broken !== undefined) throw stopped.broken
@@ -89,6 +92,7 @@ async function attempt(
   io: Io,
   at: RunAt | undefined,
   stopped: Stopped,
+  onSaid: (words: readonly string[]) => void,
 ): Promise<number | 'again'> {
   const program = buildProgram(
     io,
@@ -100,7 +104,9 @@ async function attempt(
     return stopped.signal.aborted ? EXIT.cancelled : program.session.exit
   } catch (error) {
     if (!(error instanceof OwnerFound)) throw error
-    return await askOwner(error, program.session.action, argv, io, (passOn) => {
+    const words = program.session.inWords(argv)
+    onSaid(words)
+    return await askOwner(error, program.session.action, words, io, (passOn) => {
       stopped.passOn = passOn
       if (stopped.signal.aborted) passOn('interrupt')
     })

@@ -39,6 +39,7 @@ export class Session {
   readonly paint: Paint
   #exit = 0
   #action: Command | undefined
+  readonly #instead = new Map<string, string>()
 
   /** `live`: this runs in the process that owns the store, for whoever asked it. */
   constructor(
@@ -61,6 +62,25 @@ export class Session {
   /** The command that was called, once it runs. */
   get action(): Command | undefined {
     return this.#action
+  }
+
+  /**
+   * A file's content in words, for whoever runs this command line next: a pipe is read once, and where it was named is not always
+   * where it can be read.
+   */
+  sayInstead(flag: string, words: string): void {
+    this.#instead.set(flag, words)
+  }
+
+  /** The command line with what is said instead of its own words. */
+  inWords(argv: readonly string[]): string[] {
+    return argv.map((word, i) => {
+      const whole = this.#instead.get(argv[i - 1] ?? '')
+      if (whole !== undefined) return whole
+      const [, flag = ''] = /^(--[a-z-]+)=/.exec(word) ?? []
+      const joined = this.#instead.get(flag)
+      return joined === undefined ? word : `${flag}=${joined}`
+    })
   }
 
   get options(): GlobalOptions {

@@ -158,15 +158,16 @@ export function answersOf(
   const at = { position: before.last.position + events.length, time: null }
   const removals = events.filter((event) => event.type === 'bitmap-removed' && event.because === 'command')
   let done = 0
+  const apply = (event: DomainEvent): void => {
+    fork.applyEvent(event, first + done, at)
+    done += 1
+  }
   return commands.map((command) => {
-    const own =
-      command.type === 'remove-bitmap' ? removals.splice(0, 1) : eventsOf(command, events.slice(done), fork)
-    const answer = answerOf(command, own, fork, first + done)
-    if (command.type === 'remove-bitmap') return answer
-    for (const event of own) {
-      fork.applyEvent(event, first + done, at)
-      done += 1
-    }
+    const { told, own } = eventsOf(command, events.slice(done), fork)
+    told.forEach(apply)
+    const came = command.type === 'remove-bitmap' ? removals.splice(0, 1) : own
+    const answer = answerOf(command, came, fork, first + done)
+    own.forEach(apply)
     return answer
   })
 }

@@ -8,16 +8,58 @@ import type { DomainEvent } from '../../events/types.ts'
 import type { CatalogReader } from '../../projections/catalog.ts'
 import { checkpointDeletion } from './checkpoints.ts'
 import type { Command } from './types.ts'
+import { isUncleanStretch, UNCLEAN_REASON } from './unclean.ts'
 
 type EventType = DomainEvent['type']
 
-/** The events from the front of `events` that `command` came to. `state` is the catalog just before them. */
-export function eventsOf(
-  command: Command,
-  events: readonly DomainEvent[],
-  state: CatalogReader,
-): readonly DomainEvent[] {
-  return events.slice(0, lengthOf(command, events, state))
+export interface Came {
+  /** What an unclean end had left unknown, told ahead of the command's own events (R32). */
+  readonly told: readonly DomainEvent[]
+  /** What the command came to. Of `remove-bitmap` none: its event stands at the record's end (R20). */
+  readonly own: readonly DomainEvent[]
+}
+
+/** What came from `command` at the front of `events`. `state` is the catalog just before them. */
+export function eventsOf(command: Command, events: readonly DomainEvent[], state: CatalogReader): Came {
+  const ahead = toldFirst(command, events, state)
+  const own = ahead + lengthOf(command, events.slice(ahead), state)
+  // Where nothing of its own follows, they stand ahead of another command's.
+  if (own === ahead && command.type !== 'remove-bitmap') return { told: [], own: [] }
+  return { told: events.slice(0, ahead), own: events.slice(ahead, own) }
+}
+
+/** How many of the first events tell stretches of the command's disks. An attach and a detach count them as their own. */
+function toldFirst(command: Command, events: readonly DomainEvent[], state: CatalogReader): number {
+  if (command.type === 'attach-disk' || command.type === 'detach-disk') return 0
+  // Declared in the same words: then nothing tells them apart, and the first is taken for its own.
+  if (command.type === 'declare-lost' && command.reason === UNCLEAN_REASON) return 0
+  const disks = disksOf(command, state)
+  return run(events, 0, (event) => isUncleanStretch(event) && disks.has(event.disk))
+}
+
+/** Disks that a command can touch; `state` is the catalog just before it. */
+export function disksOf(command: Command, state: CatalogReader): ReadonlySet<string> {
+  if ('disk' in command) return new Set([command.disk])
+  switch (command.type) {
+    case 'create-checkpoint':
+      return new Set(command.bitmaps.map(({ disk }) => disk))
+    case 'delete-checkpoint':
+      return new Set(state.checkpoint(command.checkpoint)?.bitmaps.map(({ disk }) => disk))
+    case 'succeed-backup':
+    case 'fail-backup':
+    case 'cancel-backup':
+    case 'interrupt-backup':
+    case 'resume-backup': {
+      const members = [...state.backups()].filter(({ id }) => together(state, command.backup, id))
+      return new Set(members.map(({ disk }) => disk))
+    }
+    case 'forget-backup':
+    case 'record-combined':
+    case 'abort':
+      return new Set()
+    default:
+      throw new TypeError(`there is no command ${JSON.stringify(command satisfies never)}`)
+  }
 }
 
 function lengthOf(command: Command, events: readonly DomainEvent[], state: CatalogReader): number {
@@ -89,17 +131,12 @@ function lengthOf(command: Command, events: readonly DomainEvent[], state: Catal
         )
       )
     }
-    case 'bank': {
-      const told = toldFirst(events)
-      return told + banked(events, told)
-    }
+    case 'bank':
+      return banked(events, 0)
     case 'delete-slice':
       return one(about(command, first, 'slice-dropped') || about(command, first, 'slice-merged'))
-    case 'begin-backup': {
-      const told = toldFirst(events)
-      const begun = events[told]
-      return begun?.type === 'backup-begun' && begun.backup === command.backup ? told + 1 : 0
-    }
+    case 'begin-backup':
+      return one(first.type === 'backup-begun' && first.backup === command.backup)
     case 'succeed-backup':
       return succeeded(command.backup, events, state)
     case 'fail-backup':
@@ -112,10 +149,8 @@ function lengthOf(command: Command, events: readonly DomainEvent[], state: Catal
     case 'resume-backup':
       return one(first.type === 'backup-resumed' && first.backup === command.backup)
     case 'create-checkpoint': {
-      const told = toldFirst(events)
-      const created = events[told]
-      if (created?.type !== 'checkpoint-created' || created.checkpoint !== command.checkpoint) return 0
-      return created.bitmaps.reduce((length) => length + banked(events, length), told + 1)
+      if (first.type !== 'checkpoint-created' || first.checkpoint !== command.checkpoint) return 0
+      return first.bitmaps.reduce((length) => length + banked(events, length), 1)
     }
     case 'delete-checkpoint': {
       if (first.type !== 'checkpoint-deleted' || first.checkpoint !== command.checkpoint) return 0
@@ -150,11 +185,6 @@ function about(
 function run(events: readonly DomainEvent[], start: number, own: (event: DomainEvent) => boolean): number {
   const end = events.findIndex((event, index) => index >= start && !own(event))
   return (end === -1 ? events.length : end) - start
-}
-
-/** Stretches that the command's point made known (R32): no command but `declare-lost`, `attach` and `detach` tells its own. */
-function toldFirst(events: readonly DomainEvent[]): number {
-  return run(events, 0, (event) => event.type === 'stretch-lost')
 }
 
 /** Drops that made room, then the slice that got it. */

@@ -12,7 +12,7 @@ import { limits } from '../limits.ts'
 import { type Answer, answerOf } from './answer.ts'
 import { decideIn } from './decide.ts'
 import type { Command, DecideContext } from './types.ts'
-import { toldBefore } from './unclean.ts'
+import { settledBy, toldAhead, toldBefore } from './unclean.ts'
 
 export interface DecidedTransaction {
   /** In the order of the record; removals last. Empty: nothing changes, so no record is written. */
@@ -57,26 +57,29 @@ function decideAll(
   const first = catalog.last.position + 1
   const events: DomainEvent[] = []
   const removals: DomainEvent[] = []
+  const apply = (event: DomainEvent): void => {
+    fork.applyEvent(event, first + events.length, at)
+    events.push(event)
+  }
+  const unclean = new Set(context.unclean)
+  const now = { ...context, unclean }
   const answers = commands.map((command, index) => {
-    for (const event of toldBefore(command, fork, context, at)) {
-      fork.applyEvent(event, first + events.length, at)
-      events.push(event)
-    }
+    toldBefore(command, fork, now, at).forEach(apply)
     const decided = naming(index, () => {
-      const own = decideIn({ state: fork, context, at, before: events }, command)
+      const own = decideIn({ state: fork, context: now, at, before: events }, command)
       checkToldInTime(own, events)
       return own
     })
+    toldAhead(command, decided, fork, now, { first: first + events.length, at }).forEach(apply)
+    const settled = settledBy(command)
+    if (settled !== null) unclean.delete(settled)
     const answer = answerOf(command, decided, fork, first + events.length)
     if (command.type === 'remove-bitmap') {
       hold(fork, command)
       removals.push(...decided)
       return answer
     }
-    for (const event of decided) {
-      fork.applyEvent(event, first + events.length, at)
-      events.push(event)
-    }
+    decided.forEach(apply)
     return answer
   })
   return { events: [...events, ...removals], answers }

@@ -92,6 +92,13 @@ export abstract class BaseLog implements EventLog {
     return result
   }
 
+  /** Runs `work` in one turn, while nothing is on its way to disk. */
+  protected betweenAppends<T>(work: () => T): Promise<T> {
+    const result = this.#tail.then(work)
+    this.#tail = result.catch(() => undefined)
+    return result
+  }
+
   async #append(records: readonly EncodedRecord[], options: AppendOptions): Promise<LogHead> {
     this.#refuseUnlessOpen()
     if (options.expected !== this.#head.next) {

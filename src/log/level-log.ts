@@ -10,9 +10,10 @@ import { CheckpointError } from '../errors.ts'
 import { BaseLog, type OpenSource } from './base-log.ts'
 import { aborted, headerOf } from './entries.ts'
 import type { LogHead } from './event-log.ts'
+import { type AuditedLog, FrozenLog } from './frozen-log.ts'
 import type { HeadFile } from './head-file.ts'
 import { commandKey, eventKey, FAR, FARTHER, positionBytes, positionOf, REPACK_KEY } from './keys.ts'
-import { CHUNK_ENTRIES, chunks, type Database, LevelSource, levelFailure } from './level-source.ts'
+import { type Database, LevelSource, levelFailure, type RawEntries } from './level-source.ts'
 import { removeOwner } from './owner.ts'
 import { Reclaimer } from './reclaim.ts'
 import { Packer, type Replacement, SMALL_EVENTS } from './repack.ts'
@@ -44,7 +45,7 @@ interface Repacked {
 
 type Operation = { type: 'put'; key: Uint8Array; value: Uint8Array } | { type: 'del'; key: Uint8Array }
 
-export class LevelEventLog extends BaseLog {
+export class LevelEventLog extends BaseLog implements AuditedLog {
   readonly #parts: LevelParts
   #unsynced = false
   #appended = false
@@ -89,6 +90,21 @@ export class LevelEventLog extends BaseLog {
     return this.withValuesStill(async () => {
       try {
         return { source: this.#view(), head: this.head }
+      } catch (error) {
+        throw levelFailure(error)
+      }
+    })
+  }
+
+  /**
+   * The log as it is between two appends, when the head file says just what it holds. `beside` is called in the same turn.
+   * Throws STORE_CLOSED.
+   */
+  moment<T>(beside: () => T): Promise<{ readonly log: FrozenLog; readonly beside: T }> {
+    return this.betweenAppends(() => {
+      try {
+        const source = this.#view()
+        return { log: new FrozenLog(source, this.head, this.syncedHead), beside: beside() }
       } catch (error) {
         throw levelFailure(error)
       }
@@ -258,31 +274,15 @@ export class LevelEventLog extends BaseLog {
     return replaced ? others.length : 0
   }
 
-  /**
-   * Every key and value as they are, for verify. LevelDB passes over a block that it cannot read and says so only at the end,
-   * with the last chunk withheld: from there on entries are asked for one by one, and then the error is thrown. `from`: the
-   * position of a stored value.
-   */
-  async *rawEntries(
-    from = 0,
-  ): AsyncGenerator<readonly { readonly key: Uint8Array; readonly value: Uint8Array }[], void, void> {
-    let after: Uint8Array | undefined
-    for (const size of [CHUNK_ENTRIES, 1]) {
-      const range = after === undefined ? (from === 0 ? {} : { gte: eventKey(from) }) : { gt: after }
-      const iterator = this.#parts.db.iterator({ ...range, fillCache: false, highWaterMarkBytes: 512 * 1024 })
-      try {
-        for await (const chunk of chunks(iterator, size)) {
-          yield chunk.map(([key, value]) => ({ key, value }))
-          after = chunk[chunk.length - 1]![0]
-        }
-        return
-      } catch (error) {
-        if (size === 1) throw error
-      }
+  async *rawEntries(from = 0): RawEntries {
+    const source = this.#view()
+    try {
+      yield* source.rawEntries(from)
+    } finally {
+      await source.release()
     }
   }
 
-  /** Position of the stored value that holds `position`, or of the last one before it; undefined before the first. */
   async startOfValue(position: number): Promise<number | undefined> {
     const source = this.#view()
     try {

@@ -11,6 +11,13 @@ import { eventKey, positionOfEventKey } from './keys.ts'
 
 export type Database = ClassicLevel<Uint8Array, Uint8Array>
 
+/** Keys and values as they are stored, a chunk at a time. */
+export type RawEntries = AsyncGenerator<
+  readonly { readonly key: Uint8Array; readonly value: Uint8Array }[],
+  void,
+  void
+>
+
 export const CHUNK_ENTRIES = 1000
 const CHUNK_BYTES = 512 * 1024
 
@@ -94,6 +101,32 @@ export class LevelSource implements OpenSource {
   raw(): AsyncGenerator<[Uint8Array, Uint8Array][], void, void> {
     const range = { fillCache: false, highWaterMarkBytes: CHUNK_BYTES, snapshot: this.#snapshot }
     return chunks(this.db.iterator(range))
+  }
+
+  /**
+   * Every key and value as they are, for verify. LevelDB passes over a block that it cannot read and says so only at the end,
+   * with the last chunk withheld: from there on entries are asked for one by one, and then the error is thrown. `from`: the
+   * position of a stored value.
+   */
+  async *rawEntries(from: number): RawEntries {
+    let after: Uint8Array | undefined
+    for (const size of [CHUNK_ENTRIES, 1]) {
+      const range = after === undefined ? (from === 0 ? {} : { gte: eventKey(from) }) : { gt: after }
+      const how = { fillCache: false, highWaterMarkBytes: CHUNK_BYTES, snapshot: this.#snapshot }
+      try {
+        for await (const chunk of chunks(this.db.iterator({ ...range, ...how }), size)) {
+          yield chunk.map(([key, value]) => ({ key, value }))
+          after = chunk[chunk.length - 1]![0]
+        }
+        return
+      } catch (error) {
+        if (size === 1) throw error
+      }
+    }
+  }
+
+  get(key: Uint8Array): Promise<Uint8Array | undefined> {
+    return this.db.get(key, { snapshot: this.#snapshot })
   }
 
   async #floorKey(position: number): Promise<number | undefined> {

@@ -2,14 +2,19 @@
  * Space of replaced values, given back to the file system. LevelDB drops them when it merges tables, but not while a reader holds
  * a view from before, and it merges a table at the bottom only with one above it. So what readers stood in the way of is done again
  * once they are gone: two deletions of keys that were never there make a table that reaches over the whole range.
+ *
+ * Merged tables stay as files while an iterator from before may read them, and LevelDB looks for such files only when it has
+ * written a table: it is made to look once those iterators are gone.
  */
-import { eventKey } from './keys.ts'
+import { eventKey, FAR, FARTHER } from './keys.ts'
 import type { Database } from './level-source.ts'
 
 export class Reclaimer {
   readonly #db: Database
   #views = 0
   #owed: { from: number; to: number } | undefined
+  /** A view that is open may keep files of tables that were merged meanwhile. */
+  #filesKept = false
   #working: Promise<void> = Promise.resolve()
 
   constructor(db: Database) {
@@ -22,7 +27,9 @@ export class Reclaimer {
 
   viewReleased(): void {
     this.#views--
-    if (this.#views === 0 && this.#owed !== undefined) this.#working = this.#again().catch(() => undefined)
+    if (this.#views > 0) return
+    if (this.#owed !== undefined) this.#working = this.#again().catch(() => undefined)
+    else if (this.#filesKept) this.#working = this.#dropFiles().catch(() => undefined)
   }
 
   async reclaim(from: number, to: number): Promise<void> {
@@ -30,7 +37,7 @@ export class Reclaimer {
       const { from: first = from, to: last = to } = this.#owed ?? {}
       this.#owed = { from: Math.min(from, first), to: Math.max(to, last) }
     }
-    await this.#db.compactRange(eventKey(from), eventKey(to))
+    await this.#merge(eventKey(from), eventKey(to))
   }
 
   /** Before the database is closed, when no view is open any more. `redo`: what is still owed is done now. */
@@ -45,7 +52,17 @@ export class Reclaimer {
     this.#owed = undefined
     const ends = [behind(from), behind(to)]
     await this.#db.batch(ends.map((key) => ({ type: 'del' as const, key })))
-    await this.#db.compactRange(eventKey(from), behind(to))
+    await this.#merge(eventKey(from), behind(to))
+  }
+
+  async #merge(from: Uint8Array, to: Uint8Array): Promise<void> {
+    await this.#db.compactRange(from, to)
+    this.#filesKept ||= this.#views > 0
+  }
+
+  async #dropFiles(): Promise<void> {
+    this.#filesKept = false
+    await this.#db.compactRange(FAR, FARTHER)
   }
 }
 

@@ -34,10 +34,7 @@ export async function changedBetween(fold: FoldWrites, request: ChangedRequest):
     windows.some((window) => window.from.position < point.position && point.position < window.at.position)
   const lost = [...lostSince(request.now ?? disk, since, until), ...request.unknown]
   const older = since.position < disk.addedAt.position
-  const upTo = windows.reduce(
-    (end, window) => (reaches(window.from, window.at, end) ? window.at.position : end),
-    until.position,
-  )
+  const upTo = throughWindows(windows, until)
 
   if (older || lost.length > 0) bits.setAll()
   else
@@ -82,8 +79,12 @@ function lostSince(disk: ToldOf, since: Point, until: Point): readonly LostStret
   )
 }
 
-function reaches(from: Point, at: Point, position: number): boolean {
-  return from.position < position && position < at.position
+/** Where to read to for everything up to a point: windows that hold it are told behind it. Nothing else of the disk lies there (R3). */
+export function throughWindows(windows: ToldOf['windows'], until: Point): number {
+  return windows.reduce(
+    (end, { from, at }) => (from.position < end && end < at.position ? at.position : end),
+    until.position,
+  )
 }
 
 const SNAPPED = '; a point lies inside a window of compacted writes, which is taken whole (R29)'

@@ -14,7 +14,6 @@ import { decideTransaction } from '../commands/transaction.ts'
 import type { BeginBackup, Command, PlanMoment } from '../commands/types.ts'
 import { toldBefore, uncleanStretch } from '../commands/unclean.ts'
 import { CheckpointError } from '../errors.ts'
-import { BaseLog } from '../log/base-log.ts'
 import type { EventLog, LogHead } from '../log/event-log.ts'
 import { needCommand } from './arguments.ts'
 import { AutoCompaction, type CompactionOptions } from './auto-compact.ts'
@@ -172,13 +171,12 @@ export class Core {
     const { storing } = this.keeper
     return [
       ...(await cursorPositions(this.derived)),
-      ...this.log.followers.next.map((next) => next - 1),
       ...(await this.derived.snapshots()),
       ...this.spans.boundaries,
       ...(storing === null ? [] : [storing]),
       ...[...this.#uncleanSince.values()].map(({ position }) => position),
       // Whoever reads along goes on at a window's edge, and is given nothing twice.
-      ...(this.log instanceof BaseLog ? this.log.followers.next.map((next) => next - 1) : []),
+      ...this.log.followers.next.map((next) => next - 1),
     ]
   }
 

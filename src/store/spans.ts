@@ -276,12 +276,14 @@ export class SpanReader {
     if (known && part === undefined) return
     if (part !== undefined && part.granularity <= target.granularity) {
       const bits = held ?? decodedBits(bytes)
-      if (bits !== undefined) {
+      // Made anew between the read of the list and theirs, they may be coarser than it says.
+      if (bits !== undefined && bits.granularity <= target.granularity) {
         joinBits(bits, target)
         return
       }
+      if (bits === undefined) this.#heal(level, ordinal)
     }
-    if (part === undefined || part.granularity <= target.granularity) this.#heal(level, ordinal)
+    if (part === undefined) this.#heal(level, ordinal)
     if (level > 0) {
       for (let child = ordinal * FANOUT; child < (ordinal + 1) * FANOUT; child++)
         await this.#join(await this.#block(level - 1, child, span.disk.number), span, target)
@@ -330,6 +332,7 @@ export class SpanReader {
     if (level === 0) {
       const span = await this.#decoded(this.ends[ordinal]!)
       await this.values.put(ordinal, span, null)
+      this.#lists.delete(`${level}/${ordinal}`) // Somebody may have read the old one meanwhile.
       return partsOf(span.disks)
     }
     return await this.makeBlock(level, ordinal)
@@ -377,17 +380,18 @@ export class SpanReader {
       await this.values.putBits(level, ordinal, disk, bits)
       joined.push({
         disk,
-        granularity,
+        granularity: bits.granularity,
         writes: list.reduce((sum, { writes }) => sum + writes, 0),
         bytes: list.reduce((sum, { bytes }) => sum + bytes, 0),
       })
     }
     await this.values.putParts(level, ordinal, joined)
+    this.#lists.delete(`${level}/${ordinal}`)
     return joined
   }
 
   async #joined(level: number, first: number, disk: DiskNumber, granularity: number): Promise<DirtyBitmap> {
-    const all = new DirtyBitmap(0, granularity)
+    let all = new DirtyBitmap(0, granularity)
     for (let child = first; child < first + FANOUT; child++) {
       const list = (await this.#list(level - 1, child)) ?? (await this.#redone(level - 1, child))
       if (!list.some((part) => part.disk === disk)) continue
@@ -398,6 +402,11 @@ export class SpanReader {
       }
       if (bits === undefined) throw new Error(`a span that was made anew has no bits of disk ${disk}`)
       if (bits.size > all.size) all.resize(bits.size)
+      if (bits.granularity > all.granularity) {
+        const coarser = new DirtyBitmap(all.size, bits.granularity)
+        joinBits(all, coarser)
+        all = coarser
+      }
       joinBits(bits, all)
     }
     return all

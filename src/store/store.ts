@@ -403,7 +403,7 @@ export class Store extends StateView {
 
   // — the log
 
-  /** Events with filters, forwards or backwards. */
+  /** Events with filters, forwards or backwards. POINT_ORDER when `from` lies after `to`. */
   async *log(filter: LogFilter = {}): AsyncGenerator<RecordedEvent> {
     needOptions(filter, FILTER)
     if (filter.range !== undefined) needObject('the range', filter.range)
@@ -415,6 +415,13 @@ export class Store extends StateView {
       filter.to === undefined
         ? this.head.position
         : (await this.resolvePoint(filter.to, 'at', context)).position
+    // What begins right behind its end is empty, and no mistake.
+    if (filter.to !== undefined && from > to + (beginsThere(filter.from) ? 0 : 1))
+      throw new CheckpointError(
+        'POINT_ORDER',
+        `from (position ${from}) lies after to (position ${to}); swap them`,
+        { from, to },
+      )
     let left = filter.limit ?? Number.POSITIVE_INFINITY
     const read = await this.#spanOf(filter.commandId, Math.max(0, from), to)
     const signal = filter.signal === undefined ? {} : { signal: filter.signal }
@@ -454,13 +461,12 @@ export class Store extends StateView {
     return this.#core.spans.touching(wanted)
   }
 
-  /** A disk as it was, and the stretches that are known by now to have been lost (R35). DISK_NOT_FOUND. */
+  /** A disk as it was, with the windows and lost stretches that were told of it until now, or until it was removed (R35). DISK_NOT_FOUND. */
   async diskAt(disk: string, point: Point, options: RebuildOptions = {}): Promise<DiskState> {
     const { catalog } = this.#core
     if (point.position >= catalog.last.position) return findDisk(catalog, disk)
     const then = findDisk(await this.#core.catalogAt(point.position, options.signal), disk)
-    const now = catalog.disk(disk)
-    return now?.number === then.number ? { ...then, lost: now.lost } : then
+    return { ...then, ...this.#toldOf(then) }
   }
 
   /** The log's records as they are, in batches: for audits, which count columns and never objects. */
@@ -647,8 +653,13 @@ export class Store extends StateView {
   async #firstOf(from: StreamFrom, context: MomentContext): Promise<number> {
     if (from instanceof Cursor) return from.position + 1
     const { position } = await this.resolvePoint(from, 'since', context)
-    return typeof from === 'object' && 'position' in from ? from.position : position + 1
+    return beginsThere(from) ? from.position : position + 1
   }
+}
+
+/** `{ position }` begins with that event, every other point behind it. */
+function beginsThere(from: StreamFrom | undefined): from is { readonly position: number } {
+  return typeof from === 'object' && !(from instanceof Cursor) && 'position' in from
 }
 
 function findLook(catalog: Core['catalog'], diskId: string, name: string) {
@@ -691,7 +702,8 @@ function checkGranules(disk: string, size: number, granularity: number): void {
   )
 }
 
-async function bytesIn(folder: string | null, name: string): Promise<number> {
+/** Bytes of the files of one part of a store's folder, as they are now. */
+export async function bytesIn(folder: string | null, name: 'log' | 'derived'): Promise<number> {
   if (folder === null) return 0
   const path = join(folder, name)
   const names = await readdir(path).catch(() => [])

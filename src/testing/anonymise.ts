@@ -5,6 +5,7 @@
  */
 import { createHmac, randomBytes } from 'node:crypto'
 import type { DomainEvent, RecordMeta } from '../../events/types.ts'
+import { UNCLEAN_REASON } from '../commands/unclean.ts'
 
 type Namespace =
   | 'disk'
@@ -90,7 +91,7 @@ export class Anonymiser implements Renamer {
   }
 
   #text(field: string, text: string): string {
-    if (OURS.has(field) || text === '') return text
+    if (OURS.has(field) || text === '' || text === UNCLEAN_REASON) return text
     if (HASHES.has(field)) return this.#hash(text)
     return this.#name(NAMES[field] ?? 'text', text)
   }

@@ -4,7 +4,9 @@
  */
 import type { DomainEvent, LogRecord, Point } from '../../events/types.ts'
 import type { CatalogReader } from '../../projections/catalog.ts'
+import { disksOf } from '../commands/split.ts'
 import type { Command } from '../commands/types.ts'
+import { isUncleanStretch } from '../commands/unclean.ts'
 
 type EventsRecord = Extract<LogRecord, { kind: 'events' }>
 
@@ -26,15 +28,32 @@ export function commandsOf(record: EventsRecord, before: CatalogReader): Command
     return { kind: 'unknown', why: 'the store recorded this by itself: no command asked for it' }
   const reading = new Reading(record, before)
   const commands: Command[] = []
+  /** Disks of which a stretch is told, and how many commands were ahead of it. */
+  const told: { readonly disk: string; readonly ahead: number }[] = []
   for (const [i, event] of record.events.entries()) {
     const came = reading.cameFrom(event, i)
     if (typeof came === 'string') return { kind: 'unknown', why: came }
     if (came !== null) commands.push(came)
+    else if (event.type === 'stretch-lost') told.push({ disk: event.disk, ahead: commands.length })
   }
+  for (const { disk, ahead } of told.reverse()) putRemovalWhereItTold(commands, disk, ahead, before)
   const { unclean } = reading
   if (commands.length === 0)
     return { kind: 'unknown', why: 'its events do not say which command they came from' }
   return { kind: 'commands', commands, unclean }
+}
+
+/** A removal's event stands at the record's end (R20), but what it told of its disk stands where it was asked for. */
+function putRemovalWhereItTold(
+  commands: Command[],
+  disk: string,
+  ahead: number,
+  before: CatalogReader,
+): void {
+  const next = commands[ahead]
+  if (next === undefined || disksOf(next, before).has(disk)) return
+  const at = commands.findIndex((one) => one.type === 'remove-bitmap' && one.disk === disk)
+  if (at > ahead) commands.splice(ahead, 0, ...commands.splice(at, 1))
 }
 
 class Reading {
@@ -73,9 +92,8 @@ class Reading {
       case 'disk-detached':
         return { type: 'detach-disk', disk: event.disk }
       case 'stretch-lost': {
-        const next = this.#record.events[index + 1]
-        const attached = next?.type === 'disk-attached' && next.disk === event.disk
-        if (!attached && this.#record.meta.command !== 'detach-disk')
+        // Behind a stretch that an unclean end left stands the command that told it; alone it was declared in the same words.
+        if (!isUncleanStretch(event) || index === this.#record.events.length - 1)
           return { type: 'declare-lost', disk: event.disk, from: event.from, reason: event.reason }
         this.unclean.set(event.disk, event.from)
         this.#told.add(event.disk)

@@ -6,9 +6,10 @@ import { writeFile } from 'node:fs/promises'
 import type { DomainEvent, LogRecord, Point } from '../../events/types.ts'
 import { Catalog, endOf } from '../../projections/catalog.ts'
 import { CheckpointError } from '../errors.ts'
-import type { StoredEntry } from '../log/entries.ts'
+import { checkAborted, type StoredEntry } from '../log/entries.ts'
 import { MemoryEventLog } from '../log/memory-log.ts'
 import { needOptions, needPath } from '../store/arguments.ts'
+import { targetExists } from '../store/publish.ts'
 import { cutRecord } from '../store/state.ts'
 import { needStore, type Store } from '../store/store.ts'
 import type { PointInput } from '../store/types.ts'
@@ -44,7 +45,7 @@ export interface RecordedIncident {
 
 /**
  * Records an incident.
- * @throws CheckpointError POINT_ORDER, DISK_NOT_FOUND, ABORTED, those of points, LOG_DAMAGED
+ * @throws CheckpointError POINT_ORDER, DISK_NOT_FOUND, ABORTED, STORE_CLOSED, those of points, LOG_DAMAGED
  */
 export async function recordIncident(store: Store, options: RecordOptions = {}): Promise<RecordedIncident> {
   needStore(store)
@@ -69,6 +70,7 @@ export async function recordIncident(store: Store, options: RecordOptions = {}):
   })
   await eachRecord(store, to.position, options, (record) => writer.add(record))
   const entries = await packed(writer.end())
+  checkAborted(options.signal)
   const facts = {
     from: shift.point(from),
     to: shift.point(to),
@@ -80,7 +82,10 @@ export async function recordIncident(store: Store, options: RecordOptions = {}):
   return { info, bytes: encodeIncident({ info, entries }) }
 }
 
-/** The same, into a file. */
+/**
+ * The same, into a file.
+ * @throws CheckpointError TARGET_EXISTS, IO_FAILED, and what recordIncident throws
+ */
 export async function recordIncidentFile(
   store: Store,
   file: string,
@@ -92,13 +97,13 @@ export async function recordIncidentFile(
     await writeFile(file, incident.bytes, { flag: 'wx', mode: 0o640 })
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException
-    const why = code === 'EEXIST' ? 'there is a file already; name another, or remove it' : message
-    throw new CheckpointError('IO_FAILED', `cannot write ${file}: ${why}`, { file }, cause)
+    if (code === 'EEXIST') throw targetExists(file, 'is not written over', cause)
+    throw new CheckpointError('IO_FAILED', `cannot write ${file}: ${message}`, { file }, cause)
   }
   return incident
 }
 
-/** Records up to `last`, the final one cut there. */
+/** Records up to `last`, the final one cut there; all of them, or it throws. */
 async function eachRecord(
   store: Store,
   last: number,
@@ -106,15 +111,10 @@ async function eachRecord(
   take: (record: LogRecord) => void,
 ): Promise<void> {
   if (last < 0) return
-  for await (const followed of store.follow({ from: 'start', ...(signal === undefined ? {} : { signal }) })) {
-    if (followed.kind !== 'records') continue
-    for (const record of followed.records) {
-      take(cutRecord(record, last))
-      if (endOf(record).position >= last) return
-    }
-    onProgress?.(endOf(followed.records.at(-1)!).position, last)
+  for await (const records of store.records({ to: last, ...(signal === undefined ? {} : { signal }) })) {
+    for (const record of records) take(cutRecord(record, last))
+    onProgress?.(Math.min(endOf(records.at(-1)!).position, last), last)
   }
-  throw new CheckpointError('ABORTED', 'the caller gave up; nothing was written', {}, signal?.reason)
 }
 
 /** Events of a type, as they were recorded. */

@@ -167,6 +167,47 @@ describe('R27: blame', () => {
     })
   })
 
+  test('R3: a window that was told after `until`, and reaches back before it, is in the answer', async () => {
+    const { store, disk, third } = await three()
+    const from = store.head
+    await store.ensureDisk('other', { size: SIZE })
+    const until = store.head
+    await disk.recordWindow({ from: { position: from.position }, extents: [[100 * KiB, 512]], writes: 9 })
+    const told = store.head.position
+    await disk.recordWrites([{ offset: 100 * KiB, length: 512 }])
+    const ask = (point: { position: number }, offset = 100 * KiB) =>
+      blame(store, 'vda', { offset, length: 1 }, { until: point })
+    expect(await ask(until)).toMatchObject({
+      until: { position: until.position },
+      resolution: 'window',
+      touches: [{ kind: 'window', position: told, writes: 9 }],
+      covered: { kind: 'not-covered' },
+    })
+    expect((await ask(from)).touches).toEqual([])
+    expect(positions(await ask(until, 0))[0]).toBe(third)
+    await store.removeDisk('vda')
+    expect(positions(await ask(until))).toEqual([told])
+  })
+
+  test('R35: a stretch that was told lost after `until`, and reaches back before it, is in the answer, also of a removed disk', async () => {
+    const { store, disk } = await three()
+    const from = store.head
+    await store.ensureDisk('other', { size: SIZE })
+    const until = store.head
+    await disk.declareLost('the agent was killed', { from: { position: from.position } })
+    const told = store.head.position
+    const ask = (point: { position: number }) =>
+      blame(store, 'vda', { offset: SIZE - 512, length: 512 }, { until: point })
+    const lost = [{ kind: 'lost', position: told, reason: 'the agent was killed' }]
+    expect((await ask(until)).touches).toMatchObject(lost)
+    await store.removeDisk('vda')
+    expect((await ask(until)).touches).toMatchObject(lost)
+    expect((await ask(from)).touches).toEqual([])
+    await store.ensureDisk('vda', { size: SIZE })
+    expect((await ask(until)).touches).toMatchObject(lost)
+    expect((await ask(store.head)).touches).toEqual([])
+  })
+
   test('R8: a write that was recorded again after a point is two touches, one on each side', async () => {
     const { store, disk } = await three()
     const landing = gate()
@@ -282,6 +323,8 @@ function holdings(store: Store, blamed: Blame, plans: Plans, seen: Record<string
           : touch.kind === 'window'
             ? touch.extents
             : [[0, size] as const]
+      // A disk that was shorter then had nothing at the range (R7).
+      const there = blamed.offset < size
       const copied = ranges.every(([offset, length]) =>
         extents.some(
           (extent) =>
@@ -289,7 +332,7 @@ function holdings(store: Store, blamed: Blame, plans: Plans, seen: Record<string
         ),
       )
       const since = base.kind === 'none' || bytes === size ? -1 : base.position
-      const holds = copied && touch.position <= point.position && touch.position > since
+      const holds = there && copied && touch.position <= point.position && touch.position > since
       if (state === 'succeeded') expected[holds ? 'in' : 'not'].push(id)
       else if (holds) expected.failed.push(id)
     }

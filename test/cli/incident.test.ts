@@ -72,7 +72,7 @@ test('refused, and no file is left behind', async () => {
   expect(await code('--epoch', 'start')).toBe('USAGE')
   expect(existsSync(file)).toBe(false)
   await writeFile(file, 'mine')
-  expect(await code()).toBe('IO_FAILED')
+  expect(await code()).toBe('TARGET_EXISTS')
   expect(await readFile(file, 'utf8')).toBe('mine')
   expect((await slicelog(['incident', 'info', file, '--json'])).error().code).toBe('INCIDENT_INVALID')
   expect((await slicelog(['incident', 'info', path('absent'), '--json'])).error().code).toBe('IO_FAILED')

@@ -1,12 +1,15 @@
 /** Words that scripts get wrong (empty variables, pipes for files, options that need another one), and how answers read then. */
 import { execFileSync } from 'node:child_process'
-import { writeFile } from 'node:fs/promises'
+import { readdir, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { Command } from 'commander'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { buildProgram } from '../../src/cli/program.ts'
 import { paintFor } from '../../src/cli/render/paint.ts'
 import { columnPlot } from '../../src/cli/render/plot.ts'
 import { Session } from '../../src/cli/session.ts'
+import { openStore } from '../../src/index.ts'
+import { manualClock } from '../../src/testing/clock.ts'
 import { captured, slicelog, storeFolder } from './support.ts'
 
 const { path, cli, done, json } = storeFolder()
@@ -138,4 +141,59 @@ test.each(['C.UTF-8', 'C'])('plots have all their labels, whole, in %s', (LANG) 
       .map((line) => /^ *(\d+ \w+)/.exec(line)?.[1])
       .filter(Boolean),
   ).toEqual(['1 GiB', '512 MiB', '0 B'])
+})
+
+describe('R22: the time of an import', () => {
+  beforeAll(() => writeFile(path('future.csv'), 'offset,length,t_us,op\n0,512,0,w\n'))
+
+  test.each(['', 'yesterday', '2026-13-01', '12:00'])(
+    '%j is no time, and is told what is one',
+    async (at) => {
+      const refused = await cli(s, 'import', 'd', path('future.csv'), '--at', at, '--json')
+      expect([refused.code, refused.error().code]).toEqual([2, 'POINT_INVALID'])
+      expect(refused.error().message).toBe(`"${at}" is no time; give ISO 8601 such as 2026-11-18T18:00:00Z`)
+    },
+  )
+
+  test('far ahead of the clock, it is said on stderr, before anything else is; a day is not far', async () => {
+    await done('ahead', 'init')
+    await done('ahead', 'disk', 'add', 'd', '--size', '1M')
+    const at = async (ms: number) => {
+      const time = new Date(Date.now() + ms).toISOString()
+      const { err } = await done('ahead', 'import', 'd', path('future.csv'), '--at', time)
+      return { time, err }
+    }
+    expect((await at(3600_000)).err).toBe('')
+    const { time, err } = await at(400 * 86_400_000)
+    expect(err).toContain(`--at ${time} lies in the future`)
+    const refused = await cli('ahead', 'import', 'none', path('future.csv'), '--at', '2999-01-01')
+    expect([refused.code, refused.err.includes('future')]).toEqual([1, false])
+  })
+})
+
+test('R29: compact tells what the log takes on disk once it is done with it', async () => {
+  const clock = manualClock(Date.UTC(2026, 0, 1))
+  const store = await openStore(path('folded'), { clock })
+  const disk = await store.ensureDisk('d', { size: 2 ** 30 })
+  for (let i = 0; i < 60; i++) {
+    clock.advance(1000)
+    const offsetOf = (row: number) => (((i * 4096 + row) * 7919 * 7919) % 2 ** 12) * 2 ** 12
+    await disk.recordWrites(
+      Array.from({ length: 4096 }, (_, row) => ({ offset: offsetOf(row), length: 512 + row })),
+    )
+  }
+  await store.close()
+  const { log, runs } = await json<{ log: { before: number; after: number }; runs: number }>(
+    'folded',
+    'compact',
+    '--policy',
+    '1d:1h',
+  )
+  const folder = join(path('folded'), 'log')
+  const sizes = await Promise.all(
+    (await readdir(folder)).map(async (name) => (await stat(join(folder, name))).size),
+  )
+  expect(runs).toBeGreaterThan(0)
+  expect(log.after).toBe(sizes.reduce((sum, size) => sum + size, 0))
+  expect(log.after).toBeLessThan(log.before / 2)
 })

@@ -27,6 +27,10 @@ describe('R21: a refused command changes nothing, and says why with a code', () 
     [['changed', 'd', '--since', 'checkpoint:nope'], 'CHECKPOINT_NOT_FOUND'],
     [['changed', 'd', '--since', '@99999'], 'POINT_NOT_FOUND'],
     [['changed', 'd', '--since', '@2', '--until', '@1'], 'POINT_ORDER'],
+    [['log', '--from', '@2', '--to', '@1'], 'POINT_ORDER'],
+    [['log', '--from', '@2', '--to', 'start', '--reverse'], 'POINT_ORDER'],
+    [['log', '--from', 'now', '--to', 'start'], 'POINT_ORDER'],
+    [['log', '--disk', 'd', '--bitmap', 'nope'], 'BITMAP_NOT_FOUND'],
     [['changed', 'd', '--since', 'start', '--granularity', '1000'], 'GRANULARITY_INVALID'],
     [['checkpoint', 'delete', 'nope'], 'CHECKPOINT_NOT_FOUND'],
     [['disk', 'add', 'd', '--size', '1M'], 'DISK_EXISTS'],
@@ -78,6 +82,10 @@ describe('R21: a refused command changes nothing, and says why with a code', () 
     ['log', '--follow', '--reverse'],
     ['replay'],
     ['frobnicate'],
+    ['help', 'frobnicate'],
+    ['help', 'disk', 'frobnicate'],
+    ['help', 'log', 'more'],
+    ['disk', 'help', 'frobnicate'],
     ['disk'],
     ['status', '--frobnicate'],
     ['import', 'd', 'x.csv', '--at', 'slice:1'],
@@ -193,6 +201,36 @@ test('R32, R35: after an unclean end a write declares the lost stretch and says 
   })
 })
 
+test('R32, R35: a command between two unclean ends tells what nobody knows up to it, so nothing of it is forgotten', async () => {
+  const u = 'between'
+  await done(u, 'init')
+  await done(u, 'disk', 'add', 'd', '--size', '1M')
+  await done(u, 'bitmap', 'add', 'd', 'b')
+  const store = await openStore(path(u))
+  const disk = await store.ensureDisk('d', { size: 1 << 20 })
+  const backup = await disk.beginBackup({ bitmap: 'b', mode: 'full', id: 'full' })
+  const { first } = await disk.recordWrites([{ offset: 0, length: 512 }])
+  await cp(path(u), path('left'), { recursive: true })
+  await backup.cancel()
+  await store.close()
+  // Each command is a session that attaches nothing, so what is unknown goes on behind it.
+  const failed = await json('left', 'backup', 'fail', 'full', '--reason', 'died')
+  expect(failed).toMatchObject({ id: 'full', state: 'failed' })
+  const at = (await json<{ position: number }>('left', 'head')).position
+  await done('left', 'write', 'd', '4K+512', '--quiet')
+  const span = ['--since', `@${first}`, '--until', `@${at}`, '--granularity', '512']
+  expect(await json('left', 'changed', 'd', ...span)).toMatchObject({
+    complete: false,
+    bytes: 1 << 20,
+    lost: [{ from: { position: first }, to: { position: at } }],
+  })
+  expect(await json('left', 'changed', 'd', '--since', `@${at}`, '--granularity', '512')).toMatchObject({
+    complete: true,
+    bytes: 512,
+  })
+  expect((await cli('left', 'verify')).code).toBe(0)
+})
+
 test('130: Ctrl-C during an import leaves what is recorded, says how far it got, and a sound store', async () => {
   const c = 'cancel'
   await done(c, 'init')
@@ -212,4 +250,43 @@ test('130: Ctrl-C during an import leaves what is recorded, says how far it got,
   const recorded = (await done(c, 'log', '--type', 'write', '--json')).out.split('\n').length - 1
   expect(recorded).toBe(told.facts.writes)
   expect((await cli(c, 'verify')).code).toBe(0)
+})
+
+test('help of a command that is none is refused by its name; help of one that is, is help', async () => {
+  for (const words of [
+    ['help', 'frobnicate'],
+    ['help', 'disk', 'frobnicate'],
+    ['disk', 'help', 'frobnicate'],
+  ]) {
+    const { code, out, err } = await slicelog(words)
+    expect({ code, out }).toEqual({ code: 2, out: '' })
+    expect(err).toBe("slicelog: unknown command 'frobnicate' (see slicelog help)\ncode USAGE\n")
+  }
+  for (const [words, usage] of [
+    [['help'], 'slicelog [options] [command]'],
+    [['help', 'disk'], 'slicelog disk [options] [command]'],
+    [['help', 'disk', 'add'], 'slicelog disk add [options] <disk>'],
+    [['disk', 'help', 'add'], 'slicelog disk add [options] <disk>'],
+    [['help', 'log'], 'slicelog log [options]'],
+  ] as const) {
+    const { code, out } = await slicelog(words)
+    expect([code, out.split('\n')[0]]).toEqual([0, `Usage: ${usage}`])
+  }
+})
+
+test('R22: a span of the log that begins right behind its end is empty; a bitmap that was removed may still be named', async () => {
+  const { position: head } = await json<{ position: number }>(s, 'head')
+  expect((await done(s, 'log', '--from', 'now', '--to', 'now')).out).toBe('')
+  expect((await done(s, 'log', '--from', `@${head}`, '--to', `@${head}`, '--json')).json()).toMatchObject({
+    position: head,
+  })
+  expect((await done(s, 'log', '--from', '2999-01-01', '--to', '2999-01-02')).out).toBe('')
+  await done(s, 'bitmap', 'add', 'd', 'gone')
+  await done(s, 'bitmap', 'remove', 'd', 'gone')
+  expect((await done(s, 'log', '--disk', 'd', '--bitmap', 'gone', '--type', 'bitmap-removed')).out).toContain(
+    'gone',
+  )
+  const { message, facts } = (await cli(s, 'log', '--disk', 'd', '--bitmap', 'nope', '--json')).error()
+  expect(message).toContain('it has "b"')
+  expect(facts).toEqual({ disk: 'd', bitmap: 'nope', bitmaps: ['b'] })
 })

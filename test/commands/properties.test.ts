@@ -32,7 +32,7 @@ interface Done {
 }
 
 /** Runs a step on the catalog; null when it was refused. */
-function run(catalog: Catalog, step: Step): Done | null {
+function run(catalog: Catalog, step: Step, unclean: ReadonlySet<string> = CALM.unclean): Done | null {
   if (step.kind === 'writes') {
     if (catalog.disk(step.disk) !== undefined)
       catalog.apply(recordOf(catalog, { type: 'writes', disk: step.disk, count: step.count }))
@@ -41,7 +41,7 @@ function run(catalog: Catalog, step: Step): Done | null {
   const commands = step.commands.map((draft) => draft(catalog))
   try {
     const end = timeAt(catalog.last.position + 1)
-    const { events, answers } = decideTransaction(catalog, commands, { ...CALM, time: end })
+    const { events, answers } = decideTransaction(catalog, commands, { ...CALM, unclean, time: end })
     if (events.length > 0) catalog.apply(recordOf(catalog, events))
     return { commands, events, answers }
   } catch (error) {
@@ -159,13 +159,14 @@ test('R20, R21: a transaction on a fork comes to the same state as its record, a
   )
 })
 
-test('R13: the answers of a record can be given again from its events alone', () => {
+test('R13, R32: the answers of a record can be given again from its events alone, also behind what an unclean end left to be told', () => {
   fc.assert(
-    fc.property(steps, (list) => {
+    fc.property(steps, fc.boolean(), (list, killed) => {
       const catalog = start()
       for (const step of list) {
         const before = Catalog.fromPlain(catalog.toPlain())
-        const done = run(catalog, step)
+        const left = killed ? [...catalog.disks()].map(({ id }) => id) : []
+        const done = run(catalog, step, new Set(left))
         if (done !== null) expect(answersOf(done.commands, done.events, before)).toEqual(done.answers)
       }
     }),

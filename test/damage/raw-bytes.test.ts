@@ -198,7 +198,7 @@ function verdictOf({ base }: Damage, { verify, open }: Answer): string | null {
 test('R28: after random flips and cuts in the files, damage is found or refused, or every record reads back equal', {
   timeout: 3_600_000,
 }, async () => {
-  const rounds = runs(240, 3000)
+  const rounds = runs(1000, 5000)
   announce('damage to raw bytes', rounds, used)
   const failures: string[] = []
   const counts = new Map<string, number>()

@@ -1,4 +1,5 @@
 /** The socket itself: whose it is, when it is there, how it ends, and what a slow or silent asker costs. */
+import { execFileSync } from 'node:child_process'
 import { existsSync, lstatSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { createConnection, createServer, type Socket } from 'node:net'
@@ -270,3 +271,43 @@ test('R34: askers that do not read neither hold up the owner nor fill its memory
   for (const socket of askers) socket.destroy()
   await process.close()
 })
+
+test('R28, R34: a head that comes through a pipe is read once, by whoever was asked, even when it is named twice', async () => {
+  const store = await served(path())
+  await makeSome(store)
+  const head = (await ask(store, 'head', '--json')).out
+  for (const options of [['--against'], ['--since'], ['--against', '--since']]) {
+    const pipe = path(`pipe-${options.join('')}`)
+    execFileSync('mkfifo', [pipe])
+    const written = writeFile(pipe, head)
+    // Whoever opens it a second time waits for ever.
+    const named = options.flatMap((option) => [option, pipe])
+    const { code, err, out } = await ask(store, 'verify', ...named, '--json')
+    await written
+    expect({ code, err }).toEqual({ code: 0, err: '' })
+    expect(JSON.parse(out).findings).toEqual([])
+  }
+}, 20_000)
+
+test("R28: a saved head is told in words too; one that is not the log's is found", async () => {
+  const store = await served(path())
+  await makeSome(store)
+  const { position, hash } = (await ask(store, 'head', '--json')).json<{ position: number; hash: string }>()
+  expect((await ask(store, 'verify', `--against=${position}:${hash}`)).code).toBe(0)
+  expect((await ask(store, 'verify', '--against', `${position}:${hash.replace(/./g, '0')}`)).code).toBe(12)
+  expect((await ask(store, 'verify', '--against', `${position}:${hash}0`)).code).toBe(2)
+})
+
+test('R34: a repair is not asked of an owner, dry or not: it needs the store closed', async () => {
+  const store = await served(path())
+  await makeSome(store)
+  for (const words of [['repair'], ['repair', '--dry-run']]) {
+    const refused = await ask(store, ...words, '--json')
+    expect([refused.code, refused.error().code]).toEqual([11, 'STORE_IN_USE'])
+  }
+})
+
+async function makeSome(store: Store): Promise<void> {
+  const disk = await store.ensureDisk('vda', { size: 2 ** 20 })
+  await disk.recordWrites([{ offset: 0, length: 512 }])
+}

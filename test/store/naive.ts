@@ -148,6 +148,11 @@ export function granulesOf(offset: number, length: number, granularity: number, 
   return found
 }
 
+/** What a write of the log sets on a disk of `size` bytes: a granule that the disk's end cuts keeps its bit, as in a bitmap (R7, R23). */
+export function granulesWritten(offset: number, length: number, granularity: number, size: number): number[] {
+  return granulesOf(offset, length, granularity, Math.ceil(size / granularity) * granularity)
+}
+
 /** R5, written out. */
 export function digestOf(bits: Iterable<number>, size: number, granularity: number): string {
   const granules = Math.ceil(size / granularity)
@@ -161,6 +166,8 @@ export function allOf(size: number, granularity: number): Set<number> {
 }
 
 export const emptyState = (): NaiveState => ({ disks: new Map(), backups: new Map(), checkpoints: new Map() })
+
+type Single = Exclude<StoreCommand, { type: 'begin-backup' }>
 
 /** Whether one of the commands began a backup of the disk. */
 function begunOn(disk: string, commands: readonly StoreCommand[]): boolean {
@@ -275,15 +282,9 @@ export class Naive {
   }
 
   /** R10: what a process of ours was copying. */
-  interrupt(at: number): boolean {
-    let any = false
-    for (const backup of this.state.backups.values()) {
-      if (backup.state !== 'running' || backup.copiedBy !== 'store') continue
-      backup.state = 'interrupted'
-      this.disk(backup.disk).last = at
-      any = true
-    }
-    return any
+  interrupt(): void {
+    for (const backup of this.state.backups.values())
+      if (backup.state === 'running' && backup.copiedBy === 'store') backup.state = 'interrupted'
   }
 
   /** R20: in order, removals at the end. `generations`: of what the answers named, by index. */
@@ -302,12 +303,16 @@ export class Naive {
     const removals: { disk: string; bitmap: string }[] = []
     commands.forEach((command, index) => {
       if (command.type === 'remove-bitmap') {
-        this.idle(command.disk, command.bitmap).holder = 'removal'
+        const bitmap = this.idle(command.disk, command.bitmap)
+        this.tell(this.disk(command.disk), at)
+        bitmap.holder = 'removal'
         removals.push(command)
       } else if (command.type === 'begin-backup')
         plans.set(command.backup, this.#begin(command, moments[index], at))
       else {
-        this.#one(command, at, generations[index])
+        const meant = this.#meant(command)
+        this.#tellTouched(meant, at)
+        this.#one(meant, at, generations[index])
         if (command.type === 'declare-lost' && begunOn(command.disk, commands.slice(0, index)))
           throw new Refusal('TOLD_TOO_LATE')
       }
@@ -319,11 +324,22 @@ export class Naive {
     return plans
   }
 
-  #one(
-    command: Exclude<StoreCommand, { type: 'begin-backup' }>,
-    at: number,
-    generation: number | undefined,
-  ): void {
+  /** Since the disk's last event: the last one that there was before this. */
+  #meant(command: Single): Single {
+    if (command.type !== 'declare-lost' || command.from !== null) return command
+    return { ...command, from: { position: this.disk(command.disk).last, time: null } }
+  }
+
+  /** R32: whatever touches a disk tells first what nobody knows of it. Tried on a copy, to see which disks it touches. */
+  #tellTouched(command: Single, at: number): void {
+    const doubtful = [...this.state.disks.values()].filter(({ unknown }) => unknown !== null)
+    if (doubtful.length === 0) return
+    const trial = new Naive(structuredClone(this.state), this.log)
+    trial.#one(command, at, undefined)
+    for (const disk of doubtful) if (trial.disk(disk.id).last !== disk.last) this.tell(disk, at)
+  }
+
+  #one(command: Single, at: number, generation: number | undefined): void {
     switch (command.type) {
       case 'add-disk':
         if (this.state.disks.has(command.disk)) throw new Refusal('DISK_EXISTS')
@@ -700,7 +716,8 @@ export class Naive {
     const bits = new Set(this.#outside(disk, from, granularity))
     for (const write of this.log.writes) {
       if (write.disk !== disk.id || write.position <= from) continue
-      for (const granule of granulesOf(write.offset, write.length, granularity, disk.size)) bits.add(granule)
+      for (const granule of granulesWritten(write.offset, write.length, granularity, disk.size))
+        bits.add(granule)
     }
     const shrunk = disk.resizes.some((resize) => resize.at > from && resize.after < resize.before)
     return { whole: false, bits, exact: !shrunk && !bitmap.merges.some((at) => at > from), complete: true }

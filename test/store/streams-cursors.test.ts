@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { afterAll, describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, test, vi } from 'vitest'
 import { encodeWindows } from '../../events/record.ts'
 import { type Cursor, type Marked, openMemoryStore, openStore, type Store } from '../../src/index.ts'
 import { MemoryEventLog } from '../../src/log/memory-log.ts'
@@ -54,8 +54,7 @@ describe('cursors', () => {
     expect(await second.cursors()).toEqual([{ name: 'billing', position: again.position }])
     const events: number[] = []
     second.events$({ from: again }).subscribe(({ position }) => events.push(position))
-    await turns(50)
-    expect(events).toEqual(seen)
+    await vi.waitFor(() => expect(events).toEqual(seen), { timeout: 20_000 })
     for await (const event of second.log({ from: { position: again.position + 1 }, limit: 1 }))
       expect(event.position).toBe(again.position + 1)
     await again.delete()
@@ -361,6 +360,8 @@ describe('R29: while a compaction replaces stored values', () => {
           if (batches < 8) await write(store, random)
           await turns(pace * 4)
           if (pace > 2) await compacted
+          // Longer than a reader may keep its view of the log: what comes next is read from what the compaction left.
+          if (pace > 2 && batches === 1) await new Promise((resolve) => setTimeout(resolve, 300))
         }
         await compacted
         await store.close()

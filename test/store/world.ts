@@ -19,6 +19,7 @@ import {
   type ExpectedPlan,
   emptyState,
   granulesOf,
+  granulesWritten,
   Naive,
   type NaiveLog,
   type NaiveState,
@@ -207,7 +208,7 @@ export class World {
       this.log.ends.push(end)
     }
     if (end > head) this.views.push({ from: head + 1, to: end, text: this.expected() })
-    this.naive.interrupt(this.head)
+    this.naive.interrupt()
     await this.landed(end)
   }
 
@@ -254,7 +255,7 @@ export class World {
       : new Set(
           this.log.writes
             .filter((write) => write.disk === disk && write.position > from && write.position <= to)
-            .flatMap((write) => granulesOf(write.offset, write.length, granularity, size)),
+            .flatMap((write) => granulesWritten(write.offset, write.length, granularity, size)),
         )
     const answer = await this.store.changed(disk, {
       since: since < 0 ? 'start' : { position: since },
@@ -416,7 +417,7 @@ export class World {
     const copy = await open(folder)
     try {
       const draft = new Naive(structuredClone(this.state), this.log)
-      draft.interrupt(copy.head.position)
+      draft.interrupt()
       expect(await viewOf(copy)).toBe(expectedView(draft.state))
       for (let at = 0; at < position; at += 13) {
         const { text, to } = this.#viewAt(placeOf(this.log, at, 'at'))

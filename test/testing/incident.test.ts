@@ -1,13 +1,17 @@
 /** Incidents: what was recorded from a store is played back the same, however it was cut, thinned or renamed (issue part 9). */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import fc from 'fast-check'
-import { describe, expect, test } from 'vitest'
-import { CheckpointError, type ErrorCode, openMemoryStore, type Store } from '../../src/index.ts'
+import { afterEach, describe, expect, test } from 'vitest'
+import { CheckpointError, type ErrorCode, openMemoryStore, openStore, type Store } from '../../src/index.ts'
 import { MemoryEventLog } from '../../src/log/memory-log.ts'
+import { coreOf } from '../../src/store/store.ts'
 import { manualClock } from '../../src/testing/clock.ts'
 import { decodeIncident, encodeIncident } from '../../src/testing/incident-file.ts'
 import { type IncidentPlayer, playIncident } from '../../src/testing/player.ts'
-import { recordIncident } from '../../src/testing/recorder.ts'
+import { recordIncident, recordIncidentFile } from '../../src/testing/recorder.ts'
 import { command, DISKS, drive, prepare, write } from '../audit/drive.ts'
 import { viewOf } from '../store/world.ts'
 import { prng, proof } from '../support/property.ts'
@@ -59,9 +63,9 @@ async function plansOf(store: Store): Promise<unknown[]> {
 
 const everything = (player: IncidentPlayer) => player.store.log()
 
-async function eventsOf(store: Store, from = 0) {
+async function eventsOf(store: Store) {
   const events = []
-  for await (const event of store.log({ from: { position: from } })) events.push(event)
+  for await (const event of store.log()) events.push(event)
   return events
 }
 
@@ -89,7 +93,9 @@ describe('played back', () => {
         const { position } = later.info.from
         expect(await viewsAt(later.store, positions)).toEqual(views)
         expect(await plansOf(later.store)).toEqual(plans)
-        expect(await eventsOf(later.store, position + 1)).toEqual(await eventsOf(store, position + 1))
+        // Nothing, where the cut lies in the last record.
+        const behind = async (of: Store) => (await eventsOf(of)).filter((event) => event.position > position)
+        expect(await behind(later.store)).toEqual(await behind(store))
         expect(await later.verify()).toEqual([])
 
         const earlier = await playIncident((await recordIncident(store, { to: { position: from } })).bytes)
@@ -447,4 +453,83 @@ test('a history of a real length is small: bytes an event', async () => {
   expect(bytes.length).toBeLessThan(6 * info.events)
   expect(folded.bytes.length).toBeLessThan(bytes.length)
   await store.close()
+})
+
+describe('an incident that cannot be recorded to its end', () => {
+  const folders = new Set<string>()
+  afterEach(async () => {
+    for (const folder of folders) await rm(folder, { recursive: true, force: true })
+    folders.clear()
+  })
+
+  /** More stored values than are read at once: each is too large to be joined with others. */
+  async function long(): Promise<Store> {
+    const folder = await mkdtemp(join(tmpdir(), 'slicelog-incident-'))
+    folders.add(folder)
+    const store = await openStore(folder, { clock: manualClock(T0) })
+    const disk = await store.ensureDisk('vda', { size: 2 ** 30 })
+    for (let i = 0; i < 60; i++)
+      await disk.recordWrites(
+        Array.from({ length: 4096 }, (_, row) => ({
+          offset: ((row * 7919 + i * 104729) % 2 ** 20) * 1024,
+          length: 512 + i,
+        })),
+      )
+    return store
+  }
+
+  test('R34: a store that is closed midway ends the recording with STORE_CLOSED, never with a shorter file', async () => {
+    const store = await long()
+    const { log } = coreOf(store)
+    const read = log.read.bind(log)
+    let batches = 0
+    log.read = async function* (options) {
+      log.read = read
+      for await (const records of read(options)) {
+        batches++
+        yield records
+        await store.close()
+      }
+    }
+    await expect(recordIncident(store)).rejects.toMatchObject({ code: 'STORE_CLOSED' })
+    expect(batches).toBeGreaterThan(0)
+    await expect(recordIncident(store)).rejects.toMatchObject({ code: 'STORE_CLOSED' })
+    await store.close()
+  })
+
+  test('a caller who gives up gets ABORTED, whenever that is', async () => {
+    const store = await long()
+    await expect(recordIncident(store, { signal: AbortSignal.abort() })).rejects.toMatchObject({
+      code: 'ABORTED',
+    })
+    const { position: last } = store.head
+    for (const when of ['first', 'last'] as const) {
+      const giving = new AbortController()
+      const recording = recordIncident(store, {
+        signal: giving.signal,
+        onProgress: (position) => {
+          if (when === 'first' || position === last) giving.abort('enough')
+        },
+      })
+      await expect(recording).rejects.toMatchObject({ code: 'ABORTED', cause: 'enough' })
+    }
+    await store.close()
+  })
+
+  test('TARGET_EXISTS: a file that is there is not written over', async () => {
+    const store = await history(1, 10)
+    const folder = await mkdtemp(join(tmpdir(), 'slicelog-incident-'))
+    folders.add(folder)
+    const file = join(folder, 'there')
+    await writeFile(file, 'something else')
+    await expect(recordIncidentFile(store, file)).rejects.toMatchObject({
+      code: 'TARGET_EXISTS',
+      facts: { target: file },
+    })
+    expect(await readFile(file, 'utf8')).toBe('something else')
+    await expect(recordIncidentFile(store, join(folder, 'no', 'folder'))).rejects.toMatchObject({
+      code: 'IO_FAILED',
+    })
+    await store.close()
+  })
 })

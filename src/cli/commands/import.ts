@@ -14,6 +14,9 @@ import * as text from '../render/text.ts'
 import type { Session } from '../session.ts'
 import { importedShape } from '../shapes.ts'
 
+/** More than clocks and time zones differ by. */
+const FAR_AHEAD_MS = 24 * 3600 * 1000
+
 interface ImportCommandOptions {
   readonly at?: string
   readonly skipBad?: boolean
@@ -73,6 +76,14 @@ function clockOf(at: string | undefined): Clock | undefined {
   return time < Date.now() ? { now: () => time, monotonic: () => 0 } : undefined
 }
 
+/** Time never goes back along the log (R22): after a wrong year every event has that time, for good. */
+function warnOfFuture(session: Session, at: string | undefined): void {
+  if (at === undefined || timeOf(at) <= Date.now() + FAR_AHEAD_MS) return
+  session.note(
+    `slicelog: --at ${new Date(timeOf(at)).toISOString()} lies in the future. Time never goes back along the log, so all that is recorded until then gets the time of the trace's end.`,
+  )
+}
+
 async function runImport(
   session: Session,
   disk: string,
@@ -93,8 +104,10 @@ async function runImport(
         ...(options.export === undefined ? {} : { export: options.export }),
         ...(options.action === undefined ? {} : { action: options.action }),
         skipBad: options.skipBad === true,
-        beforeRecording: () =>
-          attach(session, store, disk, { quiet: options.quiet === true, time: clock?.now() }),
+        beforeRecording: () => {
+          warnOfFuture(session, options.at)
+          return attach(session, store, disk, { quiet: options.quiet === true, time: clock?.now() })
+        },
         signal: session.signal,
         onProgress: ({ phase, read, size, writes }) =>
           bar.update(read, size, `${phase}, ${text.count(writes)} writes`),

@@ -1,6 +1,7 @@
 /** `log`: the events themselves, filtered, from either end, or as they come. */
 import { type Command, InvalidArgumentError } from 'commander'
 import type { Base, DomainEvent, Point, WriteEvent } from '../../../events/types.ts'
+import { CheckpointError } from '../../errors.ts'
 import { parsePoint } from '../../store/points.ts'
 import type { Store } from '../../store/store.ts'
 import type { LogFilter, PointInput, RecordedEvent, WriteRange } from '../../store/types.ts'
@@ -119,6 +120,8 @@ async function show(session: Session, options: LogOptions): Promise<void> {
     throw new UsageError(`"${unknown}" is no type of event; --type takes ${TYPES.join(', ')}.`)
   await session.withStore(async (store) => {
     await checkDisk(store, options.disk)
+    if (options.disk !== undefined && options.bitmap !== undefined)
+      await checkBitmap(store, options.disk, options.bitmap)
     await printEvents(session, events(store, options, session.signal), options.follow === true).catch(
       (error: unknown) => {
         // Being stopped is how a long log is meant to end.
@@ -133,6 +136,20 @@ async function checkDisk(store: Store, disk: string | undefined): Promise<void> 
   if (disk === undefined || store.disks().some((info) => info.disk === disk)) return
   for await (const _ of store.log({ disk, types: ['disk-added'], limit: 1 })) return
   void store.disk(disk).info // DISK_NOT_FOUND
+}
+
+/** The same of a bitmap. */
+async function checkBitmap(store: Store, disk: string, bitmap: string): Promise<void> {
+  const there = store.disks().find((info) => info.disk === disk)?.bitmaps ?? []
+  if (there.includes(bitmap)) return
+  for await (const { data } of store.log({ disk, types: ['bitmap-added'] }))
+    if ('bitmap' in data && data.bitmap === bitmap) return
+  const named = there.length === 0 ? 'it has none' : `it has ${there.map((name) => `"${name}"`).join(', ')}`
+  throw new CheckpointError('BITMAP_NOT_FOUND', `disk "${disk}" never had a bitmap "${bitmap}"; ${named}`, {
+    disk,
+    bitmap,
+    bitmaps: there,
+  })
 }
 
 async function printEvents(

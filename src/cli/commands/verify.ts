@@ -1,6 +1,7 @@
 /** `verify`: prove the log sound from its first record on, and every past plan with it. */
 import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
+import type { Anchor } from '../../audit/head.ts'
 import { type VerifyOptions, type VerifyReport, verifyStore } from '../../audit/verify.ts'
 import { verifyLive } from '../../audit/verify-live.ts'
 import { EXIT, UsageError } from '../exit.ts'
@@ -17,11 +18,11 @@ export function verifyCommand(program: Command, session: Session): void {
       )
       .option(
         '--against <file>',
-        'a head saved earlier with `head --json`: finds a log that was cut or rewritten',
+        'a head saved earlier with `head --json`, or POSITION:HASH: finds a log that was cut or rewritten',
       )
       .option(
         '--since <cursor>',
-        'only what follows a head that an earlier `verify --json` or `head --json` saved: for every night',
+        'only what follows a head that an earlier `verify --json` or `head --json` saved, or POSITION:HASH: for every night',
       ),
     [
       'slicelog --store ./state verify',
@@ -37,8 +38,7 @@ interface VerifyChoices {
 }
 
 async function verify(session: Session, choices: VerifyChoices): Promise<void> {
-  const against = choices.against === undefined ? undefined : await readHead(session.path(choices.against))
-  const since = choices.since === undefined ? undefined : await readHead(session.path(choices.since))
+  const { against, since } = await readHeads(session, choices)
   const bar = session.progress('verify')
   const options: VerifyOptions = {
     ...(against === undefined ? {} : { against }),
@@ -78,8 +78,31 @@ function forPeople(session: Session, report: VerifyReport): string {
   ].join('\n')
 }
 
+/** Each file once, whoever answers in the end and however often it is named: it may be a pipe. */
+async function readHeads(
+  session: Session,
+  choices: VerifyChoices,
+): Promise<{ readonly against?: Anchor; readonly since?: Anchor }> {
+  const read = new Map<string, Anchor>()
+  const heads: { against?: Anchor; since?: Anchor } = {}
+  for (const option of ['against', 'since'] as const) {
+    const words = choices[option]
+    if (words === undefined) continue
+    const head = read.get(words) ?? headInWords(words) ?? (await readHead(session.path(words)))
+    read.set(words, head)
+    heads[option] = head
+    session.sayInstead(`--${option}`, `${head.position}:${head.hash}`)
+  }
+  return heads
+}
+
+function headInWords(words: string): Anchor | undefined {
+  const [, position, hash] = /^(-1|\d{1,15}):([0-9a-f]{64})$/i.exec(words) ?? []
+  return hash === undefined ? undefined : { position: Number(position), hash: hash.toLowerCase() }
+}
+
 /** @throws UsageError when the file is not a head as `head --json` prints it, nor a report as `verify --json` does. */
-async function readHead(file: string): Promise<{ position: number; hash: string }> {
+async function readHead(file: string): Promise<Anchor> {
   const words = await readFile(file, 'utf8').catch((error: unknown) => {
     throw new UsageError(
       `The saved head ${file} cannot be read: ${error instanceof Error ? error.message : String(error)}`,
