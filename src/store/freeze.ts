@@ -11,10 +11,10 @@ import type { CatalogSections } from '../../projections/catalog-codec.ts'
 import { FINEST } from './span-builder.ts'
 import type { State } from './state.ts'
 
-/** Spans after which α is stored again: a load joins seven spans at most to one base (twice that until the first boundary of a block). */
-const BASE_SPANS = 8
+/** Spans after which α is stored again: a load joins three spans at most to one base (twice that until the first boundary of a group). */
+const BASE_SPANS = 4
 /** Where α is stored again: so that what follows is made of whole blocks. */
-const BASE_EVERY = 8
+const BASE_EVERY = 4
 
 export interface FrozenBitmap {
   readonly name: string
