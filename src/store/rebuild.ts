@@ -101,17 +101,19 @@ async function foldTail(
   feed: SpanIndex | undefined,
 ): Promise<Rebuilt> {
   const from = state.catalog.last.position + 1
-  feed?.begin(from - 1, state)
-  if (from > position) return { state, replayed: 0 }
+  const fed = feed?.keepsUpWith(position + 1 - from) === true ? feed : undefined
+  fed?.begin(from - 1, state)
   const signal = options.signal === undefined ? {} : { signal: options.signal }
-  for await (const records of log.read({ from, to: position, ...signal })) {
+  const tail = from > position ? [] : log.read({ from, to: position, ...signal })
+  for await (const records of tail) {
     for (const record of records) {
       await foldOne(state, cutRecord(record, position), derived)
-      feed?.folded(record)
+      fed?.folded(record)
     }
-    await feed?.room()
+    await fed?.room()
     options.onProgress?.(state.catalog.last.position)
   }
+  if (fed === undefined) feed?.begin(position, state)
   return { state, replayed: position + 1 - from }
 }
 

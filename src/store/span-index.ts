@@ -20,6 +20,9 @@ export interface SpanIndexParts extends Omit<SpanParts, 'shapes'> {
 /** Finished spans that may wait to be stored: then the next one grows longer instead. */
 const WAITING = 4
 
+/** Spans of a replay that the index is fed with. Of a longer one, spans would take longer than the fold: it is caught up afterwards. */
+const FED_SPANS = 4
+
 /** Memory for a block that is not complete yet. */
 const BLOCK_BYTES = 2 ** 25
 
@@ -58,6 +61,11 @@ export class SpanIndex extends SpanReader {
   /** Events of a span, unless much waits to be stored. */
   get every(): number {
     return this.#every
+  }
+
+  /** Whether a replay of so many events should feed it. */
+  keepsUpWith(events: number): boolean {
+    return events <= FED_SPANS * this.#every
   }
 
   /** A replay begins after `position`: what lies before must be in the index already, or it is behind. */

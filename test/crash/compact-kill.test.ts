@@ -51,7 +51,7 @@ async function live(
 }
 
 test('R29: killed at any moment of a compaction, a store is sound and every digest of its past is the same', async () => {
-  const rounds = runs(4, 120)
+  const rounds = runs(12, 120)
   const used = seed()
   announce('kills during compaction', rounds, used)
   const random = prng(used)
