@@ -101,7 +101,7 @@ async function foldTail(
   feed: SpanIndex | undefined,
 ): Promise<Rebuilt> {
   const from = state.catalog.last.position + 1
-  const fed = feed?.keepsUpWith(position + 1 - from) === true ? feed : undefined
+  const fed = feed?.keepsUpWith(position) === true ? feed : undefined
   fed?.begin(from - 1, state)
   const signal = options.signal === undefined ? {} : { signal: options.signal }
   const tail = from > position ? [] : log.read({ from, to: position, ...signal })

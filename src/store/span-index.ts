@@ -20,7 +20,7 @@ export interface SpanIndexParts extends Omit<SpanParts, 'shapes'> {
 /** Finished spans that may wait to be stored: then the next one grows longer instead. */
 const WAITING = 4
 
-/** Spans of a replay that the index is fed with. Of a longer one, spans would take longer than the fold: it is caught up afterwards. */
+/** Spans that a replay makes at most. More would take longer than the fold: the index is caught up afterwards then. */
 const FED_SPANS = 4
 
 /** Memory for a block that is not complete yet. */
@@ -63,9 +63,9 @@ export class SpanIndex extends SpanReader {
     return this.#every
   }
 
-  /** Whether a replay of so many events should feed it. */
-  keepsUpWith(events: number): boolean {
-    return events <= FED_SPANS * this.#every
+  /** Whether a replay up to `position` should feed it. */
+  keepsUpWith(position: number): boolean {
+    return position - this.covered <= FED_SPANS * this.#every
   }
 
   /** A replay begins after `position`: what lies before must be in the index already, or it is behind. */

@@ -264,6 +264,7 @@ describe('snapshots by content', () => {
       await store.snapshot()
       const core = coreOf(store)
       await core.keeper.idle() // One that began by itself would let those asked for pass.
+      await core.spans.idle()
       let puts = 0
       const { write, putBits } = core.derived
       core.derived.write = async (list, drops) => {
