@@ -12,6 +12,8 @@ import type { Database } from './level-source.ts'
 export class Reclaimer {
   readonly #db: Database
   #views = 0
+  /** How many were ever opened: one that came and went during a merge may have kept its files too. */
+  #opened = 0
   #owed: { from: number; to: number } | undefined
   /** A view that is open may keep files of tables that were merged meanwhile. */
   #filesKept = false
@@ -23,6 +25,7 @@ export class Reclaimer {
 
   viewOpened(): void {
     this.#views++
+    this.#opened++
   }
 
   viewReleased(): void {
@@ -56,8 +59,11 @@ export class Reclaimer {
   }
 
   async #merge(from: Uint8Array, to: Uint8Array): Promise<void> {
+    const gone = this.#opened - this.#views
     await this.#db.compactRange(from, to)
-    this.#filesKept ||= this.#views > 0
+    if (this.#opened === gone) return // Nobody looked meanwhile.
+    if (this.#views > 0) this.#filesKept = true
+    else await this.#dropFiles()
   }
 
   async #dropFiles(): Promise<void> {
