@@ -5,6 +5,8 @@ export declare const PEERS: {
   readonly 'qemu-storage-daemon': 'qemu-system-common'
   readonly fio: 'fio'
   readonly nbdkit: 'nbdkit'
+  readonly nbdinfo: 'libnbd-bin'
+  readonly nbdcopy: 'libnbd-bin'
   readonly blkparse: 'blktrace'
 }
 export declare function missingPeers(): string[]

@@ -14,6 +14,8 @@ export const PEERS = /** @type {const} */ ({
   'qemu-storage-daemon': 'qemu-system-common',
   fio: 'fio',
   nbdkit: 'nbdkit',
+  nbdinfo: 'libnbd-bin',
+  nbdcopy: 'libnbd-bin',
   blkparse: 'blktrace',
 })
 

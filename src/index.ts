@@ -51,6 +51,14 @@ export type { Command } from './commands/types.ts'
 export { CheckpointError, ERROR_CODES, type ErrorCode, type Facts } from './errors.ts'
 export { GiB, KiB, limits, MiB, TiB } from './limits.ts'
 export type { Followed } from './log/event-log.ts'
+export {
+  type NbdDiskOptions,
+  type NbdServed,
+  type ServedNbd,
+  type ServeNbdOptions,
+  serveNbd,
+} from './nbd/serve.ts'
+export type { NbdCounts } from './nbd/server.ts'
 export { type OpenStoreOptions, openStore, serveOwner } from './owner/open.ts'
 export type { ServedStore } from './owner/server.ts'
 export type { CompactionOptions, LastPass } from './store/auto-compact.ts'

@@ -45,4 +45,23 @@ export const limits = {
   ownerConnectionsMax: 64,
   /** Bytes of remarks and progress (stderr) that wait for a slow asker; what comes beyond is left out. */
   ownerRemarksBytesMax: 1 * MiB,
+  /** Bytes of one read or write over NBD; what a server tells its clients (QEMU's own limit). */
+  nbdPayloadBytesMax: 32 * MiB,
+  /** Bytes of a name or a query over NBD (the protocol's limit for strings), and of one option of the handshake. */
+  nbdNameBytesMax: 4096,
+  nbdOptionBytesMax: 64 * KiB,
+  /** Queries of one option, and meta contexts that one connection reads. */
+  nbdQueriesMax: 1024,
+  nbdContextsMax: 32,
+  /** Descriptors of one context in one answer (QEMU's own limit). */
+  nbdExtentsMax: 131_072,
+  /** Clients of one NBD server at the same time; who comes beyond is closed at once. */
+  nbdConnectionsMax: 256,
+  /** Requests of one connection that are read and not answered yet, and bytes that they hold. */
+  nbdRequestsMax: 128,
+  nbdInFlightBytesMax: 64 * MiB,
+  /** Bytes that are read from a socket before anybody wants them. */
+  nbdReadAheadBytes: 256 * KiB,
+  /** How long a client may take for its handshake (QEMU's own limit). */
+  nbdHandshakeMs: 10_000,
 } as const

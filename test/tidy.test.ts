@@ -34,6 +34,7 @@ const LAYERS: readonly (readonly [prefix: string, level: number])[] = [
   ['src/traces/', 5],
   ['src/cli/', 6],
   ['src/owner/', 6],
+  ['src/nbd/', 6],
   ['src/testing/', 6],
   ['src/index.ts', 7],
 ]

@@ -17,6 +17,7 @@ import { incidentCommands } from './commands/incident.ts'
 import { logCommand } from './commands/log.ts'
 import { repairCommand } from './commands/repair.ts'
 import { replayCommand } from './commands/replay.ts'
+import { serveCommand } from './commands/serve.ts'
 import { sliceCommands } from './commands/slice.ts'
 import { storeCommands } from './commands/store.ts'
 import { verifyCommand } from './commands/verify.ts'
@@ -75,6 +76,7 @@ const FAMILIES = [
   bitmapCommands,
   writeCommand,
   importCommand,
+  serveCommand,
   backupCommands,
   sliceCommands,
   checkpointCommands,

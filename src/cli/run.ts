@@ -101,7 +101,7 @@ async function attempt(
   )
   try {
     await program.command.parseAsync([...argv], { from: 'user' })
-    return stopped.signal.aborted ? EXIT.cancelled : program.session.exit
+    return program.session.wasCancelled ? EXIT.cancelled : program.session.exit
   } catch (error) {
     if (!(error instanceof OwnerFound)) throw error
     const words = program.session.inWords(argv)

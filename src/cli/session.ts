@@ -38,6 +38,7 @@ const WAITING_MS = 3000
 export class Session {
   readonly paint: Paint
   #exit = 0
+  #endsWhenStopped = false
   #action: Command | undefined
   readonly #instead = new Map<string, string>()
 
@@ -94,6 +95,15 @@ export class Session {
   /** For answers that are no failure of the command itself: `verify` found something. */
   setExit(code: number): void {
     this.#exit = code
+  }
+
+  /** Being stopped is how this command ends, and no cancelling of it. */
+  endsWhenStopped(): void {
+    this.#endsWhenStopped = true
+  }
+
+  get wasCancelled(): boolean {
+    return this.signal.aborted && !this.#endsWhenStopped
   }
 
   get folder(): string {

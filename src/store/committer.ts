@@ -274,6 +274,20 @@ export class Committer {
     })
   }
 
+  /** Everything that was acknowledged before survives a power cut afterwards (R30): one sync of the log, and no event. */
+  sync(): Promise<void> {
+    return this.exclusive(async () => {
+      const refusal = this.#refusal()
+      if (refusal !== null) throw refusal
+      try {
+        await this.#log.append([], { expected: this.#log.head.next, sync: true })
+      } catch (cause) {
+        this.#fail(cause)
+        throw this.#failure
+      }
+    })
+  }
+
   /** Remembers a write whose bytes are still moving, until `settled` (R8). */
   trackMove(disk: number, columns: WriteColumns): () => void {
     let moves = this.#moves.get(disk)

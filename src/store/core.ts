@@ -281,8 +281,11 @@ export class Core {
     const disk = findDisk(this.catalog, id)
     // Checked and copied before anything else happens: a refused call attaches nothing, and the caller may reuse its arrays.
     const columns = toColumns(disk.number, id, disk.size, writes)
-    if (!this.isAttached(disk))
-      await this.#run([{ type: 'attach-disk', disk: id, recorder: disk.recorder, quiet: false }], {})
+    if (!this.isAttached(disk)) {
+      // As in ensureDisk: whoever records now is not who served it until its clean end.
+      const recorder = disk.attached ? disk.recorder : 'caller'
+      await this.#run([{ type: 'attach-disk', disk: id, recorder, quiet: false }], {})
+    }
     return await this.committer.recordWrites(disk.number, id, disk.size, columns, () =>
       begin(disk.number, columns),
     )
@@ -292,6 +295,11 @@ export class Core {
   recordNow(disk: DiskState, writes: Writes): Promise<Recorded> {
     if (this.#closing) return Promise.reject(storeClosed())
     return this.committer.recordWrites(disk.number, disk.id, disk.size, writes, null)
+  }
+
+  /** R30: what was acknowledged so far survives a power cut. */
+  sync(): Promise<void> {
+    return this.#enter(() => this.committer.sync())
   }
 
   /** Entered like a command: a close drops bits that nothing refers to, and must not meet a snapshot half stored. */

@@ -159,7 +159,8 @@ export class Store extends StateView {
     needObject('the disk', disk)
     needObject('the options', options)
     const held = this.#core.catalog.disk(id)
-    const recorder = disk.recorder ?? held?.recorder ?? 'caller'
+    // One that we served and let go of cleanly is the caller's from now on, unless it says otherwise (R32).
+    const recorder = disk.recorder ?? (held?.attached === true ? held.recorder : 'caller')
     const attach = { type: 'attach-disk', disk: id, recorder, quiet: disk.quiet === true } as const
     if (held === undefined) {
       await this.#core.run([{ type: 'add-disk', disk: id, size: disk.size }, attach], options, 'ensure-disk')
@@ -575,6 +576,15 @@ export class Store extends StateView {
       memory: { bits },
       opened: { ...this.#facts.opened, rebuilt: [...derived.rebuilt] },
     }
+  }
+
+  /**
+   * Everything that was acknowledged before the call survives a power cut once this resolves, at either level (R30). Records
+   * nothing. What a served disk's flush needs of the log.
+   * @throws CheckpointError STORE_FAILED, STORE_CLOSED
+   */
+  async sync(): Promise<void> {
+    await this.#core.sync()
   }
 
   /** Takes a snapshot of the projections now; otherwise one is taken every so many events. */

@@ -4,8 +4,9 @@
  */
 import { readFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeAll, expect, test } from 'vitest'
-import { storeFolder } from './support.ts'
+import { captured, slicelog, storeFolder } from './support.ts'
 
 const { path, json } = storeFolder()
 const s = 'main'
@@ -115,6 +116,8 @@ const COMMANDS: readonly (readonly [line: string, ...words: string[]])[] = [
   ['disk add|resize|detach|lost', 'disk', 'detach', 'vda'],
   ['disk remove DISK', 'disk', 'remove', 'vda'],
 ]
+/** Which lines they are, in the order in which `serve` prints them. */
+const SERVE = ['serve, once it listens', 'serve, every so often', 'serve, at its end']
 const FILES = ['TRACE', 'INCIDENT', 'EXPORT', 'COPY']
 
 /** Shapes that point at another one, as the page says it. */
@@ -134,25 +137,41 @@ function documented(line: string): Keys {
 beforeAll(() => writeFile(path('TRACE'), 'offset,length,t_us,op\n0,512,0,w\n512,512,10,t\n'))
 
 test('spec 5: every command that docs/operating.md lists is asked here, and no other', () => {
-  expect([...new Set(COMMANDS.map(([line]) => line))].sort()).toEqual(
+  expect([...new Set(COMMANDS.map(([line]) => line)), ...SERVE].sort()).toEqual(
     LINES.map(({ command }) => command).sort(),
   )
 })
 
 test.each(COMMANDS.map(([line, ...words]) => ({ line, words })))(
   'spec 5: $words has the top-level keys of the line "$line"',
-  async ({ line, words }) => {
-    const { must, may } = documented(line)
-    expect(must.length, `docs/operating.md, "${line}"`).toBeGreaterThan(0)
-    const answer = await json(s, ...words.map((word) => (FILES.includes(word) ? path(word) : word)))
-    const keys = Object.keys(answer)
-    expect(
-      keys.filter((key) => !must.includes(key) && !may.includes(key)),
-      'not documented',
-    ).toEqual([])
-    expect(
-      must.filter((key) => !keys.includes(key)),
-      'documented, and not there',
-    ).toEqual([])
-  },
+  async ({ line, words }) =>
+    checkKeys(line, await json(s, ...words.map((word) => (FILES.includes(word) ? path(word) : word)))),
 )
+
+test('spec 5: the lines of serve have the top-level keys that stand there', async () => {
+  await writeFile(path('RAW'), Buffer.alloc(4096))
+  const io = captured()
+  const words = ['serve', '--disk', `served=${path('RAW')}`, '--every', '1', '--json']
+  const running = slicelog(['--store', path(s), ...words], io)
+  while (io.text.out.split('\n').length < 3) await sleep(20)
+  io.interrupt()
+  const { code, out, err } = await running
+  expect([code, err]).toEqual([0, ''])
+  const lines = out.trimEnd().split('\n')
+  for (const [i, line] of [lines[0]!, lines[1]!, lines.at(-1)!].entries())
+    checkKeys(SERVE[i]!, JSON.parse(line) as object)
+})
+
+function checkKeys(line: string, answer: object): void {
+  const { must, may } = documented(line)
+  expect(must.length, `docs/operating.md, "${line}"`).toBeGreaterThan(0)
+  const keys = Object.keys(answer)
+  expect(
+    keys.filter((key) => !must.includes(key) && !may.includes(key)),
+    'not documented',
+  ).toEqual([])
+  expect(
+    must.filter((key) => !keys.includes(key)),
+    'documented, and not there',
+  ).toEqual([])
+}

@@ -1,0 +1,135 @@
+/**
+ * The bytes of a served disk: a raw file, read and written in place, whole or not at all as far as a caller can tell.
+ *
+ * System calls may do less than they were asked for: every transfer goes on until it is done. Buffered: `sync` makes durable.
+ * Zeroes are written only where the file does not read as zeroes already, so a sparse file stays sparse. Costs: a read of what
+ * is zeroed, no copy of what is written.
+ */
+import { constants, read as readAt, type Stats, write as writeAt } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
+import { CheckpointError } from '../errors.ts'
+
+/** What a served disk does with bytes; errors are the system's, with their `code`. */
+export interface DiskBytes {
+  /** In bytes, as it was when opened. */
+  readonly size: number
+  /** When anything of it changed last, as found when it was opened: ms since the epoch; null where nobody knows. */
+  readonly changedAt: number | null
+  read(offset: number, length: number): Promise<Uint8Array>
+  /** `data` must stay as it is until this is settled. */
+  write(offset: number, data: Uint8Array): Promise<void>
+  /** `allocate`: also where it reads as zeroes already. */
+  zero(offset: number, length: number, allocate: boolean): Promise<void>
+  /** What was written survives a power cut afterwards. */
+  sync(): Promise<void>
+  close(): Promise<void>
+}
+
+const ZEROES = Buffer.alloc(256 * 1024)
+
+export class RawFile implements DiskBytes {
+  readonly size: number
+  readonly changedAt: number
+  readonly #file: FileHandle
+
+  private constructor(file: FileHandle, { size, ctimeMs }: Stats) {
+    this.#file = file
+    this.size = size
+    this.changedAt = ctimeMs
+  }
+
+  /**
+   * Opens a file that is there; never makes one.
+   * @throws CheckpointError IO_FAILED (it cannot be opened), SERVED_FILE_INVALID (no regular file)
+   */
+  static async open(path: string, readOnly: boolean): Promise<RawFile> {
+    const file = await openThere(path, readOnly)
+    try {
+      const info = await file.stat()
+      if (!info.isFile()) {
+        throw new CheckpointError(
+          'SERVED_FILE_INVALID',
+          `"${path}" is no regular file, and only those are served; give a raw image`,
+          { file: path, why: 'not-a-file' },
+        )
+      }
+      return new RawFile(file, info)
+    } catch (error) {
+      await file.close()
+      throw error
+    }
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    const into = Buffer.allocUnsafe(length)
+    await this.#readInto(into, offset)
+    return into
+  }
+
+  async write(offset: number, data: Uint8Array): Promise<void> {
+    for (let done = 0; done < data.length; ) done += await this.#writeSome(data, done, offset + done)
+  }
+
+  async zero(offset: number, length: number, allocate: boolean): Promise<void> {
+    const there = allocate ? null : Buffer.allocUnsafe(Math.min(length, ZEROES.length))
+    for (let done = 0; done < length; ) {
+      const zeroes = ZEROES.subarray(0, Math.min(length - done, ZEROES.length))
+      if (there === null || !(await this.#isZero(there.subarray(0, zeroes.length), offset + done)))
+        await this.write(offset + done, zeroes)
+      done += zeroes.length
+    }
+  }
+
+  async sync(): Promise<void> {
+    await this.#file.datasync()
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close()
+  }
+
+  async #isZero(into: Buffer, offset: number): Promise<boolean> {
+    await this.#readInto(into, offset)
+    return into.equals(ZEROES.subarray(0, into.length))
+  }
+
+  async #readInto(into: Buffer, offset: number): Promise<void> {
+    for (let done = 0; done < into.length; ) {
+      const more = await this.#readSome(into, done, offset + done)
+      // Never zeroes in place of bytes that somebody took away.
+      if (more === 0)
+        throw new Error(`the file ends at byte ${offset + done}: it was cut while it was served`)
+      done += more
+    }
+  }
+
+  #readSome(into: Buffer, at: number, offset: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      readAt(this.#file.fd, into, at, into.length - at, offset, (error, bytes) =>
+        error === null ? resolve(bytes) : reject(error),
+      )
+    })
+  }
+
+  #writeSome(data: Uint8Array, at: number, offset: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      writeAt(this.#file.fd, data, at, data.length - at, offset, (error, bytes) =>
+        error === null ? resolve(bytes) : reject(error),
+      )
+    })
+  }
+}
+
+async function openThere(path: string, readOnly: boolean): Promise<FileHandle> {
+  try {
+    // Without waiting for whoever is at the other end of a pipe, should it be one.
+    return await open(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK)
+  } catch (cause) {
+    throw new CheckpointError(
+      'IO_FAILED',
+      `cannot open "${path}" to serve it (${(cause as Error).message}); put that right, or give another file`,
+      { path, code: (cause as NodeJS.ErrnoException).code ?? null },
+      cause,
+    )
+  }
+}

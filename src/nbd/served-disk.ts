@@ -1,0 +1,185 @@
+/**
+ * A disk that this process serves: a raw file whose every change is recorded in the store before the file sees it (R31).
+ *
+ *   write → record (group commit with all that wait) → the file → answered
+ *
+ * Many requests at once share the committer's batches by themselves. The file's write is the record's `move`, so a point that is
+ * taken meanwhile has it on both sides (R8). Costs a record per request, and a sync of file and log per flush; flushes that wait
+ * share one. A log that fails ends writing, not reading (R33, `stop`). No discard reaches the file: it is recorded, and the
+ * bytes stay.
+ */
+
+import type { WriteOp } from '../../events/types.ts'
+import { CheckpointError } from '../errors.ts'
+import type { Disk } from '../store/disk.ts'
+import type { Store } from '../store/store.ts'
+import { listContexts, openContext } from './contexts.ts'
+import { toNbdError } from './errno.ts'
+import { NbdError } from './errors.ts'
+import type { NbdContext, NbdExport, ZeroHow } from './export.ts'
+import { declareIfChanged } from './file-check.ts'
+import { type DiskBytes, RawFile } from './raw-file.ts'
+import { SharedFlush } from './shared-flush.ts'
+
+export interface ServedDiskOptions {
+  /** The disk's id in the store. It is added, with the size of the file, where it is not there. */
+  readonly disk: string
+  /** A raw image. */
+  readonly file: string
+  /** What clients ask for. Default: the disk's id. */
+  readonly name?: string
+  readonly description?: string
+  /** True: nothing is written, and the disk is not attached. Default false. */
+  readonly readOnly?: boolean
+}
+
+export class ServedDisk implements NbdExport {
+  readonly name: string
+  readonly description: string
+  readonly readOnly: boolean
+  readonly size: number
+  readonly #store: Store
+  readonly #disk: Disk
+  readonly #bytes: DiskBytes
+  readonly #flushes: SharedFlush
+  readonly #running = new Set<Promise<unknown>>()
+  #closing: Promise<void> | undefined
+
+  private constructor(store: Store, disk: Disk, bytes: DiskBytes, options: Omit<ServedDiskOptions, 'file'>) {
+    this.name = options.name ?? options.disk
+    this.description = options.description ?? `slicelog disk ${options.disk}`
+    this.readOnly = options.readOnly === true
+    this.size = bytes.size
+    this.#store = store
+    this.#disk = disk
+    this.#bytes = bytes
+    this.#flushes = new SharedFlush(() => Promise.all([bytes.sync(), store.sync()]))
+  }
+
+  /**
+   * Opens the file and attaches the disk, which from then on only this process writes (R32). What is found to have changed since
+   * it was served last is lost (R35).
+   * @throws CheckpointError IO_FAILED, SERVED_FILE_INVALID, DISK_SIZE_MISMATCH (R35), SIZE_INVALID, and what a command may throw
+   */
+  static async open(store: Store, options: ServedDiskOptions): Promise<ServedDisk> {
+    const bytes = await RawFile.open(options.file, options.readOnly === true)
+    try {
+      return await ServedDisk.over(store, bytes, options)
+    } catch (error) {
+      await bytes.close()
+      throw error
+    }
+  }
+
+  /** The same over bytes that are open already; `file` names them where they do not fit. */
+  static async over(store: Store, bytes: DiskBytes, options: ServedDiskOptions): Promise<ServedDisk> {
+    const held = store.disks().find(({ disk }) => disk === options.disk)
+    if (held !== undefined && held.size !== bytes.size) throw sizeDiffers(options, held.size, bytes.size)
+    if (held !== undefined) await declareIfChanged(store, held, bytes.changedAt)
+    let disk: Disk
+    if (options.readOnly !== true)
+      disk = await store.ensureDisk(options.disk, { size: bytes.size, recorder: 'store' })
+    else if (held === undefined) disk = await store.addDisk(options.disk, { size: bytes.size })
+    else disk = store.disk(options.disk)
+    return new ServedDisk(store, disk, bytes, options)
+  }
+
+  /** The disk's id in the store. */
+  get disk(): string {
+    return this.#disk.id
+  }
+
+  read(offset: number, length: number): Promise<Uint8Array> {
+    return this.#run(() => this.#bytes.read(offset, length))
+  }
+
+  write(offset: number, data: Uint8Array, fua: boolean): Promise<void> {
+    return this.#change('write', offset, data.length, fua, () => this.#bytes.write(offset, data))
+  }
+
+  writeZeroes(offset: number, length: number, how: ZeroHow): Promise<void> {
+    return this.#change('zero', offset, length, how.fua, () => this.#bytes.zero(offset, length, how.noHole))
+  }
+
+  trim(offset: number, length: number, fua: boolean): Promise<void> {
+    return this.#change('discard', offset, length, fua, () => undefined)
+  }
+
+  flush(): Promise<void> {
+    return this.#run(() => (this.readOnly ? undefined : this.#flushes.run()))
+  }
+
+  /** The system's cache is warmed by its own read-ahead; a hint that is not taken is legal. */
+  cache(): Promise<void> {
+    return this.#run(() => undefined)
+  }
+
+  contexts(query?: string): Promise<readonly string[]> {
+    return this.#run(() => listContexts(this.#store, this.#disk.id, query))
+  }
+
+  context(name: string): Promise<NbdContext | null> {
+    return this.#run(() => openContext(this.#store, this.#disk.id, this.size, name))
+  }
+
+  /**
+   * Takes nothing more, waits for what is under way, makes all of it durable and detaches the disk. Idempotent. With a store
+   * that failed the file is made durable and closed all the same; what failed was told to who wrote.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#end()
+    return this.#closing
+  }
+
+  async #end(): Promise<void> {
+    await Promise.allSettled([...this.#running])
+    try {
+      if (!this.readOnly) {
+        await this.#bytes.sync()
+        await this.#detach()
+      }
+    } finally {
+      await this.#bytes.close()
+    }
+  }
+
+  async #detach(): Promise<void> {
+    try {
+      await this.#disk.detach()
+    } catch (error) {
+      // A store that failed or closed says so to its owner, and a disk that was removed needs no detach.
+      const codes = ['STORE_FAILED', 'STORE_CLOSED', 'DISK_NOT_FOUND']
+      if (!(error instanceof CheckpointError && codes.includes(error.code))) throw error
+    }
+  }
+
+  /** Log first (R31); a change whose bytes fail afterwards keeps its bits. */
+  #change(op: WriteOp, offset: number, length: number, fua: boolean, move: () => unknown): Promise<void> {
+    return this.#run(async () => {
+      if (this.readOnly) throw new NbdError('EPERM', `export "${this.name}" is served read-only`)
+      if (length > 0) await this.#disk.recordWrites([{ offset, length, op }], move)
+      if (fua) await this.#flushes.run()
+    })
+  }
+
+  async #run<T>(work: () => T | Promise<T>): Promise<T> {
+    if (this.#closing !== undefined) throw new NbdError('ESHUTDOWN', `export "${this.name}" is going away`)
+    const running = Promise.resolve().then(work)
+    this.#running.add(running)
+    try {
+      return await running
+    } catch (error) {
+      throw toNbdError(error)
+    } finally {
+      this.#running.delete(running)
+    }
+  }
+}
+
+function sizeDiffers(options: ServedDiskOptions, size: number, found: number): CheckpointError {
+  return new CheckpointError(
+    'DISK_SIZE_MISMATCH',
+    `"${options.file}" has ${found} bytes and disk "${options.disk}" has ${size} in the store; give the right file, or resize the disk if it changed`,
+    { disk: options.disk, size, wanted: found, file: options.file },
+  )
+}
