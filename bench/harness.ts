@@ -10,17 +10,21 @@ import { join } from 'node:path'
 export interface Result {
   readonly name: string
   readonly unit: string
-  readonly ours: number
-  readonly theirs: number
+  /** null: not measured, because a program that it takes is missing here. */
+  readonly ours: number | null
+  readonly theirs: number | null
   readonly against: string
-  readonly ratio: number
+  readonly ratio: number | null
   readonly runs: number
+  /** In words, where the case itself says what its figure has to reach, and what was estimated before. */
+  readonly reach?: string
 }
 
-/** A measured opponent, or one whose figure is known from elsewhere (then `against` says from where). */
+/** A measured opponent, one whose figure is known from elsewhere (then `against` says from where), or one that is not here. */
 export type Opponent =
   | { readonly against: string; readonly measure: () => Promise<number> | number }
   | { readonly against: string; readonly constant: number }
+  | { readonly against: string; readonly missing: true }
 
 export interface Comparison {
   readonly name: string
@@ -28,8 +32,10 @@ export interface Comparison {
   readonly better: 'more' | 'less'
   /** At least 5. */
   readonly runs: number
-  readonly ours: () => Promise<number> | number
+  /** null where what measures is missing: then nothing is measured, and each row says so. */
+  readonly ours: (() => Promise<number> | number) | null
   readonly opponents: readonly Opponent[]
+  readonly reach?: string
 }
 
 export interface Bench {
@@ -95,7 +101,13 @@ export class Runner implements Bench {
     return folder
   }
 
-  async compare({ name, unit, better, runs, ours, opponents }: Comparison): Promise<void> {
+  async compare({ name, unit, better, runs, ours, opponents, reach }: Comparison): Promise<void> {
+    const words = reach === undefined ? {} : { reach }
+    if (ours === null) {
+      for (const { against } of opponents)
+        this.#tell({ name, unit, ours: null, theirs: null, against, ratio: null, runs: 0, ...words })
+      return
+    }
     const mine: number[] = []
     const others: number[][] = opponents.map(() => [])
     // The first round warms the compiler and the page cache and is thrown away.
@@ -104,22 +116,24 @@ export class Runner implements Bench {
       const value = await quietly(ours)
       if (run > 0) mine.push(value)
       for (const [i, opponent] of opponents.entries()) {
+        if ('missing' in opponent) continue
         const theirs = 'constant' in opponent ? opponent.constant : await quietly(opponent.measure)
         if (run > 0) others[i]!.push(theirs)
       }
     }
     const median = medianOf(mine)
-    for (const [i, { against }] of opponents.entries()) {
-      const theirs = medianOf(others[i]!)
-      const ratio = better === 'more' ? median / theirs : theirs / median
+    for (const [i, opponent] of opponents.entries()) {
+      const theirs = 'missing' in opponent ? null : medianOf(others[i]!)
+      const ratio = theirs === null ? null : better === 'more' ? median / theirs : theirs / median
       this.#tell({
         name,
         unit,
         ours: round(median),
-        theirs: round(theirs),
-        against,
-        ratio: round(ratio),
+        theirs: theirs === null ? null : round(theirs),
+        against: opponent.against,
+        ratio: ratio === null ? null : round(ratio),
         runs,
+        ...words,
       })
     }
   }

@@ -22,17 +22,21 @@ const BEGIN = '<!-- bench:begin -->'
 const END = '<!-- bench:end -->'
 
 function row(result: Result): string[] {
-  const { name, unit, ours, theirs, ratio, runs, against } = result
+  const { name, unit, ours, theirs, ratio, runs, against, reach } = result
   return [
     name,
     unit,
-    String(ours),
-    String(theirs),
-    `${ratio}×`,
+    figure(ours),
+    figure(theirs),
+    ratio === null ? '' : `${ratio}×`,
     String(runs),
     against,
-    REACH[name]?.(result) ?? '',
+    REACH[name]?.(result) ?? reach ?? '',
   ]
+}
+
+function figure(value: number | null): string {
+  return value === null ? 'not measured' : String(value)
 }
 
 export function machineLine(): string {

@@ -15,6 +15,8 @@ import { bytesPerEvent } from './cases/bytes-per-event.ts'
 import { compact } from './cases/compact.ts'
 import { memory } from './cases/memory.ts'
 import { merge } from './cases/merge.ts'
+import { nbd, nbdTouch } from './cases/nbd.ts'
+import { nbdMap } from './cases/nbd-map.ts'
 import { at, open } from './cases/past.ts'
 import { rebuild } from './cases/rebuild.ts'
 import { scale } from './cases/scale.ts'
@@ -37,6 +39,9 @@ const BENCHMARKS: readonly Benchmark[] = [
   streams,
   ask,
   scale,
+  nbd,
+  nbdTouch,
+  nbdMap,
 ]
 
 const { values } = parseArgs({

@@ -11,6 +11,7 @@ import {
   base,
   bitmapRef,
   compactedRun,
+  diskMark,
   extents,
   type Field,
   flag,
@@ -98,6 +99,8 @@ const SCHEMAS: Schemas = {
     code: 35,
     fields: { disk: text, store: text, position: whole, hash: hex32, last: whole },
   },
+  'maybe-written': { code: 36, fields: { disk: text, from: point, extents } },
+  'disk-marked': { code: 37, fields: { disk: text, mark: diskMark } },
 }
 
 interface Schema {

@@ -17,6 +17,7 @@ import type {
   BaseKind,
   BitmapRef,
   CompactedRun,
+  DiskMark,
   Extent,
   Point,
   RepairedGap,
@@ -202,6 +203,48 @@ export const repairedGap: Field<RepairedGap> = {
       last: whole.take(last),
       before: hex32.take(before),
       next: hex32.take(next),
+    }
+  },
+}
+
+/** Text of a form of its own. */
+function formed(what: string, form: RegExp): Field<string> {
+  return {
+    put(value) {
+      if (!form.test(value)) throw new RangeError(`a field is no ${what}: ${value}`)
+      return value
+    },
+    take: (raw) => (typeof raw === 'string' && form.test(raw) ? raw : refuse(what)),
+  }
+}
+
+const markKind = word('file', 'block')
+const device = formed('device number', /^\d+:\d+$/)
+const decimal = formed('decimal number', /^-?\d{1,30}$/)
+const boot = formed('boot id', /^[0-9a-f]{32}$/)
+
+export const diskMark: Field<DiskMark> = {
+  put: (mark) => [
+    markKind.put(mark.kind),
+    device.put(mark.device),
+    decimal.put(mark.inode),
+    whole.put(mark.size),
+    decimal.put(mark.modified),
+    decimal.put(mark.changed),
+    boot.put(mark.boot),
+    maybeWhole.put(mark.sectorsWritten ?? undefined),
+  ],
+  take(raw) {
+    const [kind, on, inode, size, modified, changed, run, sectors] = tuple(raw, 8)
+    return {
+      kind: markKind.take(kind),
+      device: device.take(on),
+      inode: decimal.take(inode),
+      size: whole.take(size),
+      modified: decimal.take(modified),
+      changed: decimal.take(changed),
+      boot: boot.take(run),
+      sectorsWritten: maybeWhole.take(sectors) ?? null,
     }
   },
 }

@@ -89,6 +89,40 @@ export type DiskEvent =
       readonly writes: number
       readonly extents: readonly Extent[]
     }
+  /**
+   * Writes of ranges within `extents` may have happened after `from`, and no record has them: what a power cut may have taken
+   * out of the log (R30). It counts as written, as a window of nobody knows how many writes does, so nothing is lost by it.
+   */
+  | {
+      readonly type: 'maybe-written'
+      readonly disk: string
+      /** The span's start. Its end is this event. */
+      readonly from: Point
+      readonly extents: readonly Extent[]
+    }
+  /** What the disk's file or device looked like when everything recorded so far had reached it (R35). No bit changes. */
+  | { readonly type: 'disk-marked'; readonly disk: string; readonly mark: DiskMark }
+
+/**
+ * By what a file or block device is known again (R35): whoever changes it behind the server's back changes one of these.
+ * Numbers beyond 2^53 are decimal text.
+ */
+export interface DiskMark {
+  readonly kind: 'file' | 'block'
+  /** `major:minor`. Of a file: of the file system that it is on; of a block device: its own. */
+  readonly device: string
+  /** Of a file its inode; of a block device the kernel's sequence number of what is behind it now, 0 where it has none. */
+  readonly inode: string
+  /** In bytes. */
+  readonly size: number
+  /** mtime and ctime, ns since the epoch. */
+  readonly modified: string
+  readonly changed: string
+  /** Which run of the machine it was taken in: 16 bytes in hex, as in the head file. */
+  readonly boot: string
+  /** What the kernel counted as written to a block device in this run; null where it does not, and for a file. */
+  readonly sectorsWritten: number | null
+}
 
 export type BitmapEvent =
   | {

@@ -23,6 +23,7 @@ import {
   EMPTY,
   eachRun,
   FULL,
+  findEdges,
   isZero,
   nextClear,
   nextSet,
@@ -352,6 +353,21 @@ export class DirtyBitmap {
       if (found < CHUNK_BITS) return Math.min(at * CHUNK_BITS + found, this.#granules)
     }
     return this.#granules
+  }
+
+  /**
+   * The granule behind each run of equal bits in granules from…to (exclusive): fills `ends`, and returns how many. The first run is as
+   * granule `from` is, then they take turns; the last one is cut at `to`. The cheapest way to a million of them, clean ones too.
+   * @throws RangeError unless 0 <= from < to <= granules
+   */
+  runEnds(from: number, to: number, ends: Float64Array<ArrayBuffer>): number {
+    const whole = Number.isInteger(from) && Number.isInteger(to)
+    if (!whole || from < 0 || from >= to || to > this.#granules)
+      throw new RangeError(`granules from ${from} to ${to} are no stretch of ${this.#granules}`)
+    let found = findEdges(this.#chunks, from, to, ends)
+    while (found > 0 && ends[found - 1]! >= to) found--
+    if (found < ends.length) ends[found++] = to
+    return found
   }
 
   /** The dirty runs in bytes: ascending, touching runs joined, cut at the end of the disk. */

@@ -356,7 +356,8 @@ export class BitsFold {
         this.#numberOf.delete(event.disk)
         return
       }
-      case 'window': {
+      case 'window':
+      case 'maybe-written': {
         const disk = this.disks.get(event.disk)
         if (disk !== undefined)
           for (const bits of disk.bitmaps.values()) if (bits.recording) bits.writeExtents(event.extents)

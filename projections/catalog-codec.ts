@@ -5,7 +5,7 @@
  * msgpack and JSON both carry it exactly. `PLAIN_VERSION` changes with the layout; a snapshot of another version is
  * refused with a RangeError, and the store rebuilds from the log. Cost: linear in what the catalog holds.
  */
-import type { LostStretch, Point } from '../events/types.ts'
+import type { DiskMark, LostStretch, Point } from '../events/types.ts'
 import type {
   ActiveSlice,
   BackupPhase,
@@ -21,7 +21,7 @@ import type {
   WindowSpan,
 } from './state.ts'
 
-export const PLAIN_VERSION = 2
+export const PLAIN_VERSION = 3
 
 export interface CatalogData {
   readonly disks: Iterable<DiskState>
@@ -97,7 +97,13 @@ function disk(state: DiskState): Plain {
     state.lost.map(lost),
     state.windows.map(window),
     [...state.bitmaps.values()].map(bitmap),
+    state.wrote === null ? null : point(state.wrote),
+    state.mark === null ? null : [point(state.mark.at), ...mark(state.mark.mark)],
   ]
+}
+
+function mark({ kind, device, inode, size, modified, changed, boot, sectorsWritten }: DiskMark): Plain {
+  return [kind, device, inode, size, modified, changed, boot, sectorsWritten]
 }
 
 function phase(state: BackupPhase): Plain {

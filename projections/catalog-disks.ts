@@ -1,4 +1,4 @@
-/** The catalog's fold of disk events: sizes, attachments, lost stretches, windows. Each costs one copy of the disk's object. */
+/** The catalog's fold of disk events: sizes, attachments, lost stretches, windows, marks. Each costs one copy of the disk's object. */
 import type { DiskEvent, Point } from '../events/types.ts'
 import { lostStretch } from './bitmap-state.ts'
 import type { CatalogWriter } from './catalog.ts'
@@ -36,8 +36,21 @@ export function applyDiskEvent(catalog: CatalogWriter, event: DiskEvent, positio
       break
     case 'window':
       doubtBackups(catalog, disk, { from: event.from, to: at, reason: 'a window told afterwards' })
-      catalog.setDisk({ ...disk, windows: [...disk.windows, { from: event.from, at }], last: at })
+      catalog.setDisk(withWindow(disk, event.from, at))
       break
+    case 'maybe-written':
+      doubtBackups(catalog, disk, {
+        from: event.from,
+        to: at,
+        reason: 'writes that a power cut took the records of',
+      })
+      catalog.setDisk(withWindow(disk, event.from, at))
+      break
+    case 'disk-marked':
+      catalog.setDisk({ ...disk, mark: { at, mark: event.mark }, last: at })
+      break
+    default:
+      throw new RangeError(`a catalog cannot fold ${JSON.stringify(event satisfies never)}`)
   }
 }
 
@@ -51,11 +64,17 @@ function newDisk(id: string, size: number, number: number, at: Point): DiskState
     recorder: 'caller',
     attached: false,
     last: at,
+    wrote: null,
+    mark: null,
     resizes: [],
     lost: [],
     windows: [],
     bitmaps: new Map(),
   }
+}
+
+function withWindow(disk: DiskState, from: Point, at: Point): DiskState {
+  return { ...disk, windows: [...disk.windows, { from, at }], last: at, wrote: at }
 }
 
 function withLost(disk: DiskState, from: Point, reason: string, at: Point): DiskState {

@@ -2,7 +2,15 @@
  * Reads back what catalog-codec.ts wrote. The values come from a checksummed snapshot of our own, so their shape is
  * trusted once the version fits and every list is one; anything else is a RangeError, and the store folds the log again.
  */
-import type { BackupMode, BaseKind, BitmapRef, LostStretch, Point, Recorder } from '../events/types.ts'
+import type {
+  BackupMode,
+  BaseKind,
+  BitmapRef,
+  DiskMark,
+  LostStretch,
+  Point,
+  Recorder,
+} from '../events/types.ts'
 import { type CatalogData, PLAIN_VERSION } from './catalog-codec.ts'
 import type {
   ActiveSlice,
@@ -140,6 +148,25 @@ const readDisk: Read<DiskState> = (plain) => {
     lost: list(row[8], readLost),
     windows: list(row[9], readWindow),
     bitmaps: new Map(list(row[10], readBitmap).map((state) => [state.name, state])),
+    wrote: row[11] === null ? null : readPoint(row[11]),
+    mark: row[12] === null ? null : readMark(row[12]),
+  }
+}
+
+const readMark: Read<NonNullable<DiskState['mark']>> = (plain) => {
+  const row = tuple(plain) as unknown as readonly unknown[]
+  return {
+    at: readPoint(row[0]),
+    mark: {
+      kind: row[1] as DiskMark['kind'],
+      device: row[2] as string,
+      inode: row[3] as string,
+      size: row[4] as number,
+      modified: row[5] as string,
+      changed: row[6] as string,
+      boot: row[7] as string,
+      sectorsWritten: row[8] as number | null,
+    },
   }
 }
 

@@ -154,7 +154,7 @@ export class Catalog implements CatalogWriter {
     if (name === undefined)
       throw new RangeError(`a record at ${first} names disk number ${number}, which was never added`)
     const disk = name.removed ? undefined : this.#disks.get(name.id)
-    if (disk !== undefined) this.#disks.set(disk.id, { ...disk, last })
+    if (disk !== undefined) this.#disks.set(disk.id, { ...disk, last, wrote: last })
   }
 
   /** Folds one event: `position` is its own, `at` the end of its record. */
@@ -167,6 +167,8 @@ export class Catalog implements CatalogWriter {
       case 'disk-detached':
       case 'stretch-lost':
       case 'window':
+      case 'maybe-written':
+      case 'disk-marked':
         applyDiskEvent(this, event, position, at)
         break
       case 'bitmap-added':

@@ -8,6 +8,7 @@ import type {
   BackupMode,
   Base,
   BitmapRef,
+  DiskMark,
   DiskNumber,
   LostStretch,
   Point,
@@ -81,7 +82,7 @@ export interface BitmapState {
 
 export interface WindowSpan {
   readonly from: Point
-  /** The window's event. */
+  /** The event that tells it: a window, or what may have been written before a power cut. */
   readonly at: Point
 }
 
@@ -94,6 +95,10 @@ export interface DiskState {
   readonly attached: boolean
   /** The last event of this disk, writes included; that a backup was found interrupted is none. */
   readonly last: Point
+  /** Its last write, or the last event that tells of some; null when there was none. */
+  readonly wrote: Point | null
+  /** How its file or device looked last, and when (R35); null when nobody said. */
+  readonly mark: { readonly at: Point; readonly mark: DiskMark } | null
   /** Every change of size since it was added: at which event, from which size, to which. */
   readonly resizes: readonly { readonly at: Point; readonly before: number; readonly after: number }[]
   readonly lost: readonly LostStretch[]

@@ -142,6 +142,39 @@ export function eachRun(
 }
 
 /**
+ * Where bits change: puts the number of each bit behind `from` that differs from the one before it into `ends`, ascending, until
+ * that is full or bit `to` lies behind (some of its chunk may be told all the same). Returns how many. About 10 ns each.
+ */
+export function findEdges(
+  chunks: readonly (Words | undefined)[],
+  from: number,
+  to: number,
+  ends: Float64Array<ArrayBuffer>,
+): number {
+  let found = 0
+  let before = 0
+  let mask = (-1 << from) & ~(1 << from) // Of the first word: only what lies behind `from`.
+  let i = (from >>> 5) & 2047
+  for (let at = Math.floor(from / CHUNK_BITS); at < chunks.length && at * CHUNK_BITS < to; at++, i = 0) {
+    const words = chunks[at] ?? EMPTY
+    if (mask === -1 && words === (before === 0 ? EMPTY : FULL)) continue
+    const base = at * CHUNK_BITS
+    for (; i < 2048; i++) {
+      const w = words[i]!
+      let edges = (w ^ ((w << 1) | before)) & mask
+      before = w >>> 31
+      mask = -1
+      while (edges !== 0) {
+        ends[found++] = base + i * 32 + 31 - Math.clz32(edges & -edges)
+        if (found === ends.length) return found
+        edges &= edges - 1
+      }
+    }
+  }
+  return found
+}
+
+/**
  * Joins `sources[0…count)` into `target`. Several sources share a pass over the target, and each step takes four words:
  * together twice as fast as a plain loop per source.
  */

@@ -51,6 +51,22 @@ export type { Command } from './commands/types.ts'
 export { CheckpointError, ERROR_CODES, type ErrorCode, type Facts } from './errors.ts'
 export { GiB, KiB, limits, MiB, TiB } from './limits.ts'
 export type { Followed } from './log/event-log.ts'
+export type { NbdClient } from './nbd/client/client.ts'
+export { connectNbd } from './nbd/client/connect.ts'
+export { listNbd, listNbdContexts } from './nbd/client/list.ts'
+export type {
+  ConnectNbdOptions,
+  NbdBlockSize,
+  NbdClientTls,
+  NbdExportInfo,
+  NbdExtent,
+  NbdHandshakeOptions,
+  NbdListed,
+  NbdReconnect,
+  NbdTarget,
+} from './nbd/client/types.ts'
+export { type NbdErrno, NbdError } from './nbd/errors.ts'
+export type { FreezeHow, FreezePoint } from './nbd/guest-freeze.ts'
 export {
   type NbdDiskOptions,
   type NbdServed,
@@ -58,7 +74,8 @@ export {
   type ServeNbdOptions,
   serveNbd,
 } from './nbd/serve.ts'
-export type { NbdCounts } from './nbd/server.ts'
+export type { NbdCounts, NbdTcpDoor } from './nbd/server.ts'
+export type { NbdTlsFacts, NbdTlsFiles } from './nbd/tls.ts'
 export { type OpenStoreOptions, openStore, serveOwner } from './owner/open.ts'
 export type { ServedStore } from './owner/server.ts'
 export type { CompactionOptions, LastPass } from './store/auto-compact.ts'

@@ -62,6 +62,19 @@ export const limits = {
   nbdInFlightBytesMax: 64 * MiB,
   /** Bytes that are read from a socket before anybody wants them. */
   nbdReadAheadBytes: 256 * KiB,
-  /** How long a client may take for its handshake (QEMU's own limit). */
+  /** Bytes of a PEM file that a door is served with. */
+  nbdTlsFileBytesMax: 1 * MiB,
+  /** How long a client may take for its handshake, TLS and all (QEMU's own limit). */
   nbdHandshakeMs: 10_000,
+  /** Requests that an NBD client has in flight, and bytes that they hold, unless it is told otherwise. */
+  nbdClientRequestsMax: 64,
+  nbdClientBytesMax: 64 * MiB,
+  /** Replies to one option that a client reads, and bytes of them: a list of exports, or of meta contexts. */
+  nbdRepliesMax: 16_384,
+  nbdRepliesBytesMax: 8 * MiB,
+  /** Chunks of one structured answer that a client reads (32 MiB in sectors are 65 536), and extents of one context in it (nbdkit's own limit). */
+  nbdChunksMax: 131_072,
+  nbdClientExtentsMax: 1 << 20,
+  /** How long a client that closes waits for what it asked. */
+  nbdClientCloseMs: 5000,
 } as const

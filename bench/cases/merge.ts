@@ -3,28 +3,29 @@
  * ten alike (its QMP round trip on an idle monitor is taken off); and cold, as a plan since the oldest of ten stored slices.
  */
 
-import { DirtyBitmap, KiB, openStore } from '../../src/index.ts'
+import { DirtyBitmap, openStore } from '../../src/index.ts'
 import { QemuDaemon } from '../../test/support/qemu/daemon.ts'
 import { type Bench, type Benchmark, medianOf, type Opponent } from '../harness.ts'
 import { appendAll, openOurs } from '../ours.ts'
-import { BITMAP, type Columns, DISK, DISK_BYTES, GRANULARITY, randomBelow, randomBits } from '../workload.ts'
+import {
+  BITMAP,
+  DISK,
+  DISK_BYTES,
+  GRANULARITY,
+  randomBelow,
+  randomBits,
+  scatteredWrites,
+} from '../workload.ts'
 
 const BITMAPS = 10
 const BITS = 1_000_000
 /** What a real QEMU 7.2 took on the machine on which the target was set. */
 const QEMU_DOCUMENTED_MS = 17
 
-/** One write for each bit, each of one granule. */
-function scattered(seed: number): Columns {
-  const bits = randomBits(seed)
-  const offsets = new Float64Array(BITS).map(() => randomBelow(bits, DISK_BYTES / GRANULARITY) * GRANULARITY)
-  return { offsets, lengths: new Float64Array(BITS).fill(4 * KiB) }
-}
-
 async function run(bench: Bench): Promise<void> {
   const bitmaps = Array.from({ length: BITMAPS }, (_, i) => {
     const bitmap = new DirtyBitmap(DISK_BYTES, GRANULARITY)
-    bitmap.setColumns(scattered(20 + i))
+    bitmap.setColumns(scatteredWrites(BITS, 20 + i))
     return bitmap
   })
   const qemu = await Qemu.start(bench)
@@ -61,7 +62,7 @@ async function cold(bench: Bench): Promise<void> {
   const { store, disk } = await openOurs(folder, {}, BITMAPS)
   for (let i = 0; i < BITMAPS; i++) {
     bench.say(`merge, cold: slice ${i} of ${BITMAPS}`)
-    await appendAll(disk, scattered(20 + i))
+    await appendAll(disk, scatteredWrites(BITS, 20 + i))
     await disk.bitmap(BITMAP).bank()
   }
   await store.close()

@@ -24,7 +24,7 @@ export interface Holding {
 }
 
 export interface Touched {
-  readonly kind: 'write' | 'window' | 'lost'
+  readonly kind: 'write' | 'window' | 'maybe-written' | 'lost'
   readonly position: number
 }
 

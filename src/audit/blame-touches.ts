@@ -2,6 +2,7 @@
  * The touches of a byte range: writes, windows and lost stretches, newest first, out of the log in pieces (R27). Costs what the
  * index of spans does not rule out; no object is made for a row that is not in the answer.
  */
+import { isToldWrites } from '../../events/told.ts'
 import {
   type Extent,
   type LogRecord,
@@ -26,6 +27,8 @@ export type Touch =
       /** Those that touch the range. */
       readonly extents: readonly Extent[]
     }
+  /** Writes of these ranges may have happened after `from`, and a power cut took their records (R30): they count as written. */
+  | { readonly kind: 'maybe-written'; readonly from: Point; readonly extents: readonly Extent[] }
   /** Writes may have gone unrecorded after `from`; any of them may have touched the range (R35). */
   | { readonly kind: 'lost'; readonly from: Point; readonly reason: string }
 
@@ -146,20 +149,15 @@ function* toldOf(
   for (let i = record.events.length - 1; i >= 0; i--) {
     const event = record.events[i]!
     const position = record.first + i
-    if (event.type !== 'window' || event.disk !== disk.id || position <= after || position > upTo) continue
+    if (!isToldWrites(event) || event.disk !== disk.id || position <= after || position > upTo) continue
     const extents = event.extents.filter(
       ([start, bytes]) => start < offset + length && start + bytes > offset,
     )
-    if (extents.length > 0)
-      yield {
-        kind: 'window',
-        position,
-        time: record.time,
-        from: event.from,
-        writes: event.writes,
-        bytes: null,
-        extents,
-      }
+    if (extents.length === 0) continue
+    const told = { position, time: record.time, from: event.from, extents }
+    yield event.type === 'window'
+      ? { kind: 'window', ...told, writes: event.writes, bytes: null }
+      : { kind: 'maybe-written', ...told }
   }
 }
 

@@ -103,7 +103,9 @@ export async function blame(
     until,
     touches,
     more: seen.more,
-    resolution: touches.some(({ kind }) => kind === 'window') ? 'window' : 'exact',
+    resolution: touches.some(({ kind }) => kind === 'window' || kind === 'maybe-written')
+      ? 'window'
+      : 'exact',
     covered: coverageOf(touches[0], holders.pointOf),
     read: seen.read,
   }

@@ -228,6 +228,7 @@ class Taking {
     switch (here.type) {
       case 'stretch-lost':
       case 'window':
+      case 'maybe-written':
         return { ...here, from: this.#point(here.from) }
       case 'bitmap-merged':
         return { ...here, sources: here.sources.map(({ bitmap }) => ({ disk: this.#disk, bitmap })) }

@@ -269,11 +269,15 @@ function repeated({ previous, backup, size }: Facts): Found {
 
 function windows({ span }: Facts): Found {
   if (span.resolution === 'exact') return null
-  const { count, writes } = span.windows
+  const { count, writes, maybe } = span.windows
+  const cut =
+    maybe === 0
+      ? ''
+      : `; ${maybe} of them ${maybe === 1 ? 'is' : 'are'} what may have been written before a power cut (R30)`
   return {
     code: 'WINDOWS',
     bytes: 0,
-    says: `${plural(writes, 'write')} of the span are known only together, in ${plural(count, 'window')} (R3, R29): bits and counts are exact, times, sizes and kinds of single writes are not known`,
+    says: `${plural(writes, 'write')} of the span are known only together, in ${plural(count, 'window')} (R3, R29): bits and counts are exact, times, sizes and kinds of single writes are not known${cut}`,
     todo: 'nothing',
   }
 }

@@ -4,6 +4,7 @@
  * Costs about 130 ns a write (decoding included) and no object for any; memory is three bitmaps, one for each stretch of the
  * log that the plan merged, and 6 MiB of counters, whatever the span's length.
  */
+import { isToldWrites, writesTold } from '../../events/told.ts'
 import type { Extent, LogRecord, LogWindow, Point, WriteColumns } from '../../events/types.ts'
 import { DirtyBitmap } from '../../projections/bitmap.ts'
 import type { PositionRange } from '../store/spans.ts'
@@ -44,7 +45,7 @@ export class SpanTally {
   /** What all but discards dirtied; null while there was no discard. */
   data: DirtyBitmap | null = null
   readonly ops: readonly [Volume, Volume, Volume] = [volume(), volume(), volume()]
-  readonly windows = { ...volume(), count: 0 }
+  readonly windows = { ...volume(), count: 0, maybe: 0 }
   readonly hot: HotRegions
   rewrites = 0
   readonly #sizes = Array.from({ length: LENGTHS_MAX }, volume)
@@ -186,8 +187,9 @@ export class SpanTally {
       const position = record.first + i
       if (position <= from.position || position > to.position || !('disk' in event) || event.disk !== disk.id)
         return
-      if (event.type === 'window')
-        this.#together(position, record.time, columnsOf(event.extents), event.writes, null)
+      if (!isToldWrites(event)) return
+      if (event.type === 'maybe-written') this.windows.maybe++
+      this.#together(position, record.time, columnsOf(event.extents), writesTold(event), null)
     })
   }
 

@@ -124,7 +124,8 @@ export interface Explanation {
     readonly to: Point
     /** `window`: some writes are known only together (R3, R29); they have no size, op or place in time of their own. */
     readonly resolution: 'exact' | 'window'
-    readonly windows: Volume & { readonly count: number }
+    /** `maybe`: how many of them are what a power cut may have taken the records of (R30). */
+    readonly windows: Volume & { readonly count: number; readonly maybe: number }
   }
   readonly written: Volume & {
     readonly ops: { readonly write: Volume; readonly zero: Volume; readonly discard: Volume }

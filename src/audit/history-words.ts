@@ -20,6 +20,10 @@ export function eventInWords(event: DomainEvent, position: number, before: Catal
       return `writes after ${place(event.from)} may have gone unrecorded: ${event.reason}`
     case 'window':
       return `told of ${event.writes === 0 ? 'writes' : plural(event.writes, 'write')} after ${place(event.from)}, in ${plural(event.extents.length, 'range')}`
+    case 'maybe-written':
+      return `may have been written after ${place(event.from)}, in ${plural(event.extents.length, 'range')}, by writes whose records a power cut took: counted as written`
+    case 'disk-marked':
+      return `its ${event.mark.kind === 'file' ? 'file' : 'block device'} marked: what is recorded up to here has reached it`
     case 'bitmap-added':
       return (
         `bitmap "${event.bitmap}" added: ${bytes(event.granularity)} a granule, room for ${plural(event.retention, 'slice')}` +

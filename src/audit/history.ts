@@ -131,6 +131,8 @@ const OF_DISKS: readonly DomainEvent['type'][] = [
   'disk-imported',
   'stretch-lost',
   'window',
+  'maybe-written',
+  'disk-marked',
   'bitmap-added',
   'bitmap-removed',
 ]

@@ -2,7 +2,7 @@
  * Whether an event could follow from the state before it: what decide would never have let happen, said about a record that is
  * there. It does not decide again (rules may change, records do not); it names what cannot be, whatever the rules.
  */
-import type { CompactedRun, DomainEvent, Extent, LogRecord, Point } from '../../events/types.ts'
+import type { CompactedRun, DiskMark, DomainEvent, Extent, LogRecord, Point } from '../../events/types.ts'
 import type { Catalog } from '../../projections/catalog.ts'
 import { objectionToCombining } from '../../projections/chain.ts'
 import type { BackupState, BitmapState, DiskState } from '../../projections/state.ts'
@@ -93,6 +93,13 @@ function check(event: DomainEvent, catalog: Catalog, last: number): void {
     case 'window':
       checkExtents(event.extents, disk(catalog, event.disk))
       notAfter(event.from, last, 'a window')
+      return
+    case 'maybe-written':
+      checkExtents(event.extents, disk(catalog, event.disk))
+      notAfter(event.from, last, 'what may have been written')
+      return
+    case 'disk-marked':
+      checkMark(event.mark, disk(catalog, event.disk))
       return
     case 'bitmap-added': {
       const owner = disk(catalog, event.disk)
@@ -327,6 +334,12 @@ function checkGranules(size: number, granularity: number): void {
 function checkExtents(extents: readonly Extent[], { id, size }: DiskState): void {
   for (const extent of extents)
     deny(!insideDisk(extent, size), `range ${extent[0]}+${extent[1]} lies outside disk "${id}"`)
+}
+
+/** Only a file or device that has the disk's size is ever served. */
+function checkMark(mark: DiskMark, { id, size }: DiskState): void {
+  deny(mark.size !== size, `a mark of ${mark.size} bytes is none of disk "${id}", which has ${size}`)
+  deny((mark.sectorsWritten ?? 0) < 0, `no kernel counts ${mark.sectorsWritten} sectors`)
 }
 
 function notAfter(from: Point, last: number, what: string): void {

@@ -1,6 +1,8 @@
 /** What `serve` says: where, how, how much so far, and at its end; as JSON for programs, in words for people. */
 import type { LostStretch } from '../../events/types.ts'
 import type { ServedNbd } from '../nbd/serve.ts'
+import type { NbdTcpDoor } from '../nbd/server.ts'
+import type { NbdTlsFacts } from '../nbd/tls.ts'
 import type { Durability } from '../store/types.ts'
 import type { Paint } from './render/paint.ts'
 import { facts, table } from './render/table.ts'
@@ -20,7 +22,7 @@ export function readyShape(served: ServedNbd, durability: Durability, lost: Lost
   return {
     ready: true,
     durability,
-    nbd: { socket: served.socket, tcp: served.tcp },
+    nbd: { socket: served.socket, tcp: served.tcp === null ? null : tcpShape(served.tcp) },
     disks: served.disks.map(({ name, disk, file, size, readOnly, uris }) => ({
       disk,
       name,
@@ -30,6 +32,21 @@ export function readyShape(served: ServedNbd, durability: Durability, lost: Lost
       lost: lost(disk),
       uris,
     })),
+  }
+}
+
+function tcpShape({ host, port, tls }: NbdTcpDoor) {
+  return {
+    host,
+    port,
+    tls:
+      tls === null
+        ? null
+        : {
+            required: tls.required,
+            'client-certificates': tls.clientCertificates,
+            expires: tls.expires,
+          },
   }
 }
 
@@ -54,14 +71,24 @@ export function ready(paint: Paint, served: ServedNbd, { durability, readOnly, b
     ['disk', '>size', 'file'],
     served.disks.map(({ disk, size, file }) => [disk, text.bytes(size), file]),
   )
+  const tls = served.tcp?.tls ?? null
   const uris = served.disks.flatMap(({ uris }) => uris.map((uri) => `  ${text.shown(uri)}`))
   const how = facts(paint, [
+    ...(tls === null ? [] : [['TLS', tlsWords(tls)] as const]),
     ['writes', readOnly === true ? 'refused (--read-only)' : `recorded first, level ${durability}`],
     ['ends with', 'Ctrl-C or SIGTERM; every other slicelog command works meanwhile'],
   ])
   const map = bitmap === undefined ? '--list' : `--map=${quoted(`qemu:dirty-bitmap:${bitmap}`)}`
-  const look = `  nbdinfo ${map} ${quoted(served.disks[0]!.uris[0]!)}`
+  const uri = served.disks[0]!.uris[0]!
+  // libnbd is told in the URI what it trusts, and as whom it comes.
+  const trusting = uri.startsWith('nbds:') ? `${uri}?tls-certificates=DIR` : uri
+  const look = `  nbdinfo ${map} ${quoted(trusting)}`
   return [disks, '', 'Served at:', ...uris, 'Look at the dirty maps:', text.shown(look), '', how].join('\n')
+}
+
+function tlsWords({ clientCertificates, expires }: NbdTlsFacts): string {
+  const who = clientCertificates ? 'only clients with a certificate' : 'any client'
+  return `${who}, on TCP; the server's certificate ends at ${text.time(expires)}`
 }
 
 /** As a shell takes it. */

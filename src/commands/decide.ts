@@ -22,6 +22,7 @@ import {
   resizeDisk,
 } from './disks.ts'
 import type { Deciding } from './find.ts'
+import { markDisk } from './marks.ts'
 import { bank, deleteSlice, setRetention } from './slices.ts'
 import type { Command, DecideContext } from './types.ts'
 
@@ -52,6 +53,8 @@ export function decideIn(deciding: Deciding, command: Command): DomainEvent[] {
       return declareLost(deciding, command)
     case 'record-window':
       return recordWindow(deciding, command)
+    case 'mark-disk':
+      return markDisk(deciding, command)
     case 'add-bitmap':
       return addBitmap(deciding, command)
     case 'remove-bitmap':

@@ -7,6 +7,7 @@
 import type { DomainEvent } from '../../events/types.ts'
 import type { CatalogReader } from '../../projections/catalog.ts'
 import { checkpointDeletion } from './checkpoints.ts'
+import { sameMark } from './marks.ts'
 import type { Command } from './types.ts'
 import { isUncleanStretch, UNCLEAN_REASON } from './unclean.ts'
 
@@ -96,6 +97,10 @@ function lengthOf(command: Command, events: readonly DomainEvent[], state: Catal
       return one(first.type === 'stretch-lost' && first.disk === command.disk)
     case 'record-window':
       return one(first.type === 'window' && first.disk === command.disk)
+    case 'mark-disk':
+      return one(
+        first.type === 'disk-marked' && first.disk === command.disk && sameMark(first.mark, command.mark),
+      )
     case 'add-bitmap':
       return one(about(command, first, 'bitmap-added'))
     case 'remove-bitmap':

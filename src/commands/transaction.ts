@@ -5,6 +5,7 @@
  * are decided twice on forks: first to count the events, then with the true end. Plans are asked for in the second round
  * only. Cost: two forks, and twice the deciding, which is microseconds a command.
  */
+import { isToldWrites } from '../../events/told.ts'
 import type { BitmapRef, DomainEvent, Point } from '../../events/types.ts'
 import type { Catalog } from '../../projections/catalog.ts'
 import { assert, CheckpointError } from '../errors.ts'
@@ -92,10 +93,10 @@ function decideAll(
  */
 function checkToldInTime(decided: readonly DomainEvent[], before: readonly DomainEvent[]): void {
   for (const event of decided) {
-    if (event.type !== 'stretch-lost' && event.type !== 'window') continue
+    if (event.type !== 'stretch-lost' && !isToldWrites(event)) continue
     const begun = before.find((earlier) => earlier.type === 'backup-begun' && earlier.disk === event.disk)
     if (begun?.type !== 'backup-begun') continue
-    const what = event.type === 'window' ? 'a window' : 'a lost stretch'
+    const what = event.type === 'stretch-lost' ? 'a lost stretch' : 'a window'
     throw new CheckpointError(
       'TOLD_TOO_LATE',
       `${what} of disk "${event.disk}" is told behind the begin of backup "${begun.backup}", whose plan would miss it; put it ahead of the begin, or tell it afterwards in a command of its own`,

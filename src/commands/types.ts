@@ -2,7 +2,16 @@
  * Every command there is, as plain data: what a door hands to the store and `decide` turns into events or a refusal.
  * Points (`since`) are resolved by the store before deciding: decide is pure and cannot search a log for a time.
  */
-import type { BackupMode, Base, BitmapRef, DomainEvent, Extent, Point, Recorder } from '../../events/types.ts'
+import type {
+  BackupMode,
+  Base,
+  BitmapRef,
+  DiskMark,
+  DomainEvent,
+  Extent,
+  Point,
+  Recorder,
+} from '../../events/types.ts'
 import type { CatalogReader } from '../../projections/catalog.ts'
 import type { NamedPoint } from './since.ts'
 
@@ -32,6 +41,8 @@ export type Command =
       readonly writes: number
       readonly extents: readonly Extent[]
     }
+  /** For doors that serve the disk's file themselves: how it looks, now that all that is recorded has reached it (R35). */
+  | { readonly type: 'mark-disk'; readonly disk: string; readonly mark: DiskMark }
   | {
       readonly type: 'add-bitmap'
       readonly disk: string

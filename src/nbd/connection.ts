@@ -1,12 +1,14 @@
 /**
- * One client from its greeting to its end: the handshake under a deadline, then transmission, then a quiet close. Whatever
- * happens on the wire ends here; nothing of it reaches the process. `ended` means that nothing runs for it any more.
+ * One client from its greeting to its end: the handshake under a deadline, TLS where the client asks for it, then transmission,
+ * then a quiet close. Whatever happens on the wire ends here; nothing of it reaches the process. `ended` means that nothing runs
+ * for it any more.
  */
 import type { Socket } from 'node:net'
 import type { NbdExports } from './export.ts'
 import { Disconnected, Input } from './input.ts'
-import { negotiate } from './negotiate.ts'
+import { greet, negotiate, type Outcome, type Security } from './negotiate.ts'
 import { Outbox } from './outbox.ts'
+import type { Tls } from './tls.ts'
 import { type Answered, transmit } from './transmission.ts'
 
 /** How long what a client still sends is thrown away, so that it can read our last words before the socket goes. */
@@ -14,18 +16,22 @@ const LINGER_MS = 500
 
 export interface ConnectionOptions {
   readonly exports: NbdExports
+  /** null: STARTTLS is refused. */
+  readonly tls: Tls | null
   readonly handshakeMs: number
   readonly answered: Answered
-  /** What is no fault of the client's, and no answer can tell. */
+  /** What no answer can tell: a failure of ours, or a client that TLS did not let in. */
   readonly failed: (error: unknown) => void
 }
 
 export class Connection {
   /** Resolves when the client is gone and the last of its requests has ended. Never rejects. */
   readonly ended: Promise<void>
-  readonly #socket: Socket
-  readonly #input: Input
-  readonly #out: Outbox
+  /** With its reader and writer: what the client speaks through, so TLS from the moment that it is there. */
+  #socket: Socket
+  #input: Input
+  #out: Outbox
+  #securing = false
 
   constructor(socket: Socket, options: ConnectionOptions) {
     this.#socket = socket
@@ -40,6 +46,7 @@ export class Connection {
   /** Reads no more; what was read is answered, then the connection ends. */
   finish(): void {
     this.#input.stop('the server is closing')
+    if (this.#securing) this.#socket.destroy()
   }
 
   /** Ends the socket now. What runs for it still ends by itself. */
@@ -57,10 +64,42 @@ export class Connection {
     await this.#leave()
   }
 
-  async #talk({ exports, handshakeMs, answered }: ConnectionOptions): Promise<void> {
-    const late = setTimeout(() => this.#socket.destroy(), handshakeMs)
-    const session = await negotiate(this.#input, this.#out, exports).finally(() => clearTimeout(late))
-    if (session !== null) await transmit(this.#input, this.#out, session, answered)
+  async #talk(options: ConnectionOptions): Promise<void> {
+    const late = setTimeout(() => this.#socket.destroy(), options.handshakeMs)
+    const outcome = await this.#shakeHands(options).finally(() => clearTimeout(late))
+    if (outcome.kind === 'session') await transmit(this.#input, this.#out, outcome.session, options.answered)
+  }
+
+  async #shakeHands({ exports, tls }: ConnectionOptions): Promise<Outcome> {
+    const flags = await greet(this.#input, this.#out)
+    const talk = (security: Security): Promise<Outcome> =>
+      negotiate(this.#input, this.#out, exports, flags, security)
+    if (tls === null) return talk('plain')
+    const outcome = await talk(tls.facts.required ? 'required' : 'offered')
+    if (outcome.kind !== 'secure') return outcome
+    await this.#secure(tls)
+    return talk('on')
+  }
+
+  /** From here on everything goes through TLS. The deadline and `finish` reach it through the socket beneath. */
+  async #secure(tls: Tls): Promise<void> {
+    const beneath = this.#socket
+    this.#securing = true
+    try {
+      await this.#out.flushed()
+      if (beneath.destroyed) throw new Disconnected('the connection is gone')
+      await tls.upgrade(beneath, (secured) => {
+        this.#securing = false
+        this.#socket = secured
+        this.#input = new Input(secured)
+        this.#out = new Outbox(secured)
+      })
+    } catch (error) {
+      beneath.destroy()
+      throw error
+    } finally {
+      this.#securing = false
+    }
   }
 
   /** Says the last words, and closes without a reset that would take them back. */

@@ -3,13 +3,15 @@
  *
  * `NAME` is α as it is; a moment since which goes through a plan (slices, then the log for what they do not hold, R11), and
  * without a bitmap through the log (R23). A map that cannot vouch for a stretch is dirty throughout: the protocol has no way to
- * say "incomplete" (R35). Costs a copy of the bits for α, else the plan and a pass over its extents.
+ * say "incomplete" (R35). Costs a copy of the bits for α, else the plan, whose bits are taken as they are.
  */
-import { DirtyBitmap } from '../../projections/bitmap.ts'
+import type { DirtyBitmap } from '../../projections/bitmap.ts'
+import { findDisk } from '../commands/find.ts'
 import { CheckpointError, type ErrorCode } from '../errors.ts'
-import { limits } from '../limits.ts'
+import { bitsOf as bitsBehind } from '../store/answer-bits.ts'
+import { usualGranularity } from '../store/answer-granularity.ts'
 import { coreOf, type Store } from '../store/store.ts'
-import type { BitmapInfo, PlanExtent, PointInput } from '../store/types.ts'
+import type { BitmapInfo, PointInput } from '../store/types.ts'
 import { AllocationContext, BitContext } from './bit-context.ts'
 import { ALLOCATION, DIRTY, type MapName, parseMapName, type SliceName } from './context-name.ts'
 import type { NbdContext } from './export.ts'
@@ -133,11 +135,13 @@ async function bitsOf(store: Store, disk: string, meant: MapName): Promise<Dirty
 /** α, while a backup runs with what it collects meanwhile; everything, where α missed writes. */
 function activeBits(store: Store, disk: string, name: string): DirtyBitmap {
   const { state } = store.bitmap(disk, name)
-  const held = coreOf(store).state.bits.bitmap(disk, name)
+  const core = coreOf(store)
+  const held = core.state.bits.bitmap(disk, name)
   if (held === undefined) throw new Error(`slicelog bug: bitmap ${name} of ${disk} has no bits`)
   const bits = held.active.clone()
   if (held.successor !== null) bits.or(held.successor)
-  if (state.active.lost.length + (state.successor?.lost.length ?? 0) > 0) bits.setAll()
+  const lost = state.active.lost.length + (state.successor?.lost.length ?? 0)
+  if (lost > 0 || core.unknownOf(findDisk(core.catalog, disk)).length > 0) bits.setAll()
   return bits
 }
 
@@ -148,14 +152,12 @@ async function plannedBits(
   bitmap: string,
   since: PointInput,
 ): Promise<DirtyBitmap> {
-  const plan = await store.plan({ disk, bitmap, mode: 'differential', since })
-  return filled(store.diskInfo(disk).size, plan.granularity, plan.extents)
+  return bitsBehind(await store.plan({ disk, bitmap, mode: 'differential', since }))
 }
 
 async function changedBits(store: Store, disk: string, since: PointInput): Promise<DirtyBitmap> {
-  const { size } = store.diskInfo(disk)
-  const { granularity, extents } = await store.changed(disk, { since, granularity: granularityFor(size) })
-  return filled(size, granularity, extents)
+  const granularity = usualGranularity(store.diskInfo(disk).size)
+  return bitsBehind(await store.changed(disk, { since, granularity }))
 }
 
 /** What the log has between the two starts, and what lies in the slices between them: bits that were merged in are in no log. */
@@ -167,8 +169,8 @@ async function betweenBits(
   const info = store.bitmap(disk, bitmap)
   const { granularity } = info
   const [since, until] = [startOf(info, from), startOf(info, to)]
-  const { extents } = await store.changed(disk, { since, until, granularity, bitmap })
-  const bits = filled(store.diskInfo(disk).size, granularity, extents)
+  const bits = bitsBehind(await store.changed(disk, { since, until, granularity, bitmap })).clone()
+  bits.resize(store.diskInfo(disk).size) // They are of the size that the disk had at `until`.
   for (const { number } of info.state.slices) {
     if (number < from.slice || number >= to.slice) continue
     const slice = await store.disk(disk).bitmap(bitmap).dirty({ slice: number })
@@ -184,19 +186,6 @@ function startOf({ bitmap, generation, state }: BitmapInfo, name: SliceName): Po
   return sameLife && name.slice === active.number && active.from.position >= 0
     ? { position: active.from.position }
     : { ...name, bitmap }
-}
-
-function filled(size: number, granularity: number, extents: readonly PlanExtent[]): DirtyBitmap {
-  const bits = new DirtyBitmap(size, granularity)
-  for (const { offset, length } of extents) bits.setRange(offset, length)
-  return bits
-}
-
-/** 64 KiB, or what it takes to stay within 2^32 granules (R23). */
-function granularityFor(size: number): number {
-  let granularity: number = limits.granularityDefault
-  while (Math.ceil(size / granularity) > limits.granulesMax) granularity *= 2
-  return granularity
 }
 
 async function orNull<T>(find: () => Promise<T | null>): Promise<T | null> {

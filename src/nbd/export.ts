@@ -3,6 +3,7 @@
  * It stands between the wire (handshake, transmission) and what is served (a tracked disk), so that neither knows
  * the other, and tests serve a buffer. Types only: it costs nothing.
  */
+import type { Runs } from './runs.ts'
 
 /** How a stretch is to be zeroed: `fua` must be durable when answered, `noHole` must stay allocated. */
 export interface ZeroHow {
@@ -37,7 +38,7 @@ export interface NbdExport {
   context(name: string): Promise<NbdContext | null>
 }
 
-/** One stretch of a context's answer: bytes, and flags whose meaning is the context's. */
+/** One run of a context's answer: bytes, and flags whose meaning is the context's. */
 export interface NbdDescriptor {
   readonly length: number
   readonly flags: number
@@ -47,11 +48,11 @@ export interface NbdDescriptor {
 export interface NbdContext {
   readonly name: string
   /**
-   * What holds from `offset` on: at least one descriptor, at most `max`, in order and without a gap, together covering
+   * What holds from `offset` on: at least one run, at most `max`, in order and without a gap, together covering
    * at most `length` bytes, save that the last may reach further, never beyond the disk, and never when `max` is 1
    * (REQ_ONE).
    */
-  status(offset: number, length: number, max: number): Promise<readonly NbdDescriptor[]>
+  status(offset: number, length: number, max: number): Promise<Runs>
 }
 
 /** What a server serves, by name. */

@@ -23,9 +23,9 @@ export class Input {
 
   constructor(socket: Socket) {
     this.#socket = socket
-    socket.on('data', (chunk: Buffer) => this.#push(chunk))
-    socket.on('end', () => this.#end('the client closed the connection'))
-    socket.on('close', () => this.#end('the connection is gone'))
+    socket.on('data', this.#push)
+    socket.on('end', this.#ended)
+    socket.on('close', this.#gone)
   }
 
   /** The next `length` bytes if they are all here. */
@@ -78,7 +78,22 @@ export class Input {
     this.#end(reason)
   }
 
-  #push(chunk: Buffer): void {
+  /**
+   * Leaves the socket to another reader, which gets every byte that comes from now on.
+   * @throws Disconnected when something came that was not taken: it would belong to neither
+   */
+  release(): void {
+    const socket = this.#socket
+    socket.pause()
+    socket.off('data', this.#push)
+    socket.off('end', this.#ended)
+    const left = this.#size + socket.readableLength
+    this.stop('the socket has another reader')
+    if (left > 0) throw new Disconnected(`${left} bytes came before they were due`)
+    if (socket.readableEnded) throw new Disconnected('the client closed the connection')
+  }
+
+  readonly #push = (chunk: Buffer): void => {
     if (this.#over !== null) return // Told to stop: what still comes is thrown away.
     this.#chunks.push(chunk)
     this.#size += chunk.length
@@ -88,6 +103,9 @@ export class Input {
     }
     this.#awake()
   }
+
+  readonly #ended = (): void => this.#end('the client closed the connection')
+  readonly #gone = (): void => this.#end('the connection is gone')
 
   #end(reason: string): void {
     this.#over ??= reason

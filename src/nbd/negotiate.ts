@@ -1,7 +1,7 @@
 /**
- * The handshake, fixed newstyle: the client asks, one option after the other, until it has chosen an export or leaves.
- * What is wrong with an option is answered and the client may go on; what is no NBD ends the connection. Nothing is kept
- * but the one option at hand and the contexts chosen last.
+ * The handshake, fixed newstyle: the client asks, one option after the other, until it has chosen an export, wants TLS, or
+ * leaves. What is wrong with an option is answered and the client may go on; what is no NBD ends the connection. Nothing is kept
+ * but the one option at hand and the contexts chosen last, and nothing at all from before TLS.
  */
 import { limits } from '../limits.ts'
 import type { NbdContext, NbdExport, NbdExports } from './export.ts'
@@ -33,19 +33,42 @@ export interface Session {
   readonly contexts: readonly NbdContext[]
 }
 
+/**
+ * What stands between the client and whoever listens: `plain` has no TLS to offer, `offered` and `required` wait for the
+ * client to ask for it, `on` is behind it.
+ */
+export type Security = 'plain' | 'offered' | 'required' | 'on'
+
+/** How a handshake ends. `secure`: STARTTLS was acknowledged, and a new handshake begins behind TLS. */
+export type Outcome =
+  | { readonly kind: 'session'; readonly session: Session }
+  | { readonly kind: 'secure' }
+  | { readonly kind: 'left' }
+
 /** Where an option that is too long for us is still read past, so that the client hears why. */
 const SKIPPED_BYTES_MAX = limits.nbdPayloadBytesMax
 
-/** Resolves to null when the client left without choosing an export. @throws Disconnected */
-export async function negotiate(input: Input, out: Outbox, exports: NbdExports): Promise<Session | null> {
+/** Resolves to the client's flags. @throws Disconnected */
+export async function greet(input: Input, out: Outbox): Promise<number> {
   out.send([greeting(HANDSHAKE.fixedNewstyle | HANDSHAKE.noZeroes)])
   const flags = (await input.bytes(4)).readUInt32BE()
   if ((flags & ~(HANDSHAKE.fixedNewstyle | HANDSHAKE.noZeroes)) !== 0)
     throw new Disconnected(`the client wants handshake flags ${flags}, which are not NBD's`)
-  const talk = new Handshake(input, out, exports, flags)
+  return flags
+}
+
+/** After the greeting, and once more behind TLS. @throws Disconnected */
+export async function negotiate(
+  input: Input,
+  out: Outbox,
+  exports: NbdExports,
+  flags: number,
+  security: Security,
+): Promise<Outcome> {
+  const talk = new Handshake(input, out, exports, flags, security)
   while (true) {
-    const session = await talk.option()
-    if (session !== undefined) return session
+    const outcome = await talk.option()
+    if (outcome !== undefined) return outcome
   }
 }
 
@@ -55,20 +78,22 @@ class Handshake {
   readonly #exports: NbdExports
   readonly #fixed: boolean
   readonly #zeroes: boolean
+  readonly #security: Security
   #structured = false
   #contexts: readonly NbdContext[] = []
   #contextsOf: NbdExport | null = null
 
-  constructor(input: Input, out: Outbox, exports: NbdExports, flags: number) {
+  constructor(input: Input, out: Outbox, exports: NbdExports, flags: number, security: Security) {
     this.#input = input
     this.#out = out
     this.#exports = exports
     this.#fixed = (flags & HANDSHAKE.fixedNewstyle) !== 0
     this.#zeroes = (flags & HANDSHAKE.noZeroes) === 0
+    this.#security = security
   }
 
-  /** One option and its answer: a session, null for a client that leaves, undefined to go on. */
-  async option(): Promise<Session | null | undefined> {
+  /** One option and its answer; undefined to go on. */
+  async option(): Promise<Outcome | undefined> {
     await this.#out.flushed() // One answer at a time: who does not read them is not read either.
     const header = decodeOption(await this.#input.bytes(OPTION_HEADER_BYTES))
     if (header === null) throw new Disconnected('what came is no option of NBD')
@@ -76,6 +101,8 @@ class Handshake {
     if (!this.#fixed && option !== OPTION.exportName)
       throw new Disconnected(`a client of the old handshake sent option ${option}`)
     if (length > SKIPPED_BYTES_MAX) throw new Disconnected(`option ${option} has ${length} bytes`)
+    if (this.#security === 'required' && option !== OPTION.startTls && option !== OPTION.abort)
+      return this.#withoutTls(option, length)
     if (length > limits.nbdOptionBytesMax && option !== OPTION.exportName) {
       await this.#input.skip(length)
       return this.#refuse(
@@ -88,11 +115,18 @@ class Handshake {
     return this.#answer(option, await this.#input.bytes(length))
   }
 
-  async #answer(option: number, data: Buffer): Promise<Session | null | undefined> {
+  /** Before TLS on a door that requires it: not even the names of the exports are told. */
+  async #withoutTls(option: number, length: number): Promise<undefined> {
+    if (option === OPTION.exportName) throw new Disconnected('an export was asked for without TLS')
+    await this.#input.skip(length)
+    return this.#refuse(option, 'errTlsRequired', `option ${option} needs TLS first: STARTTLS`)
+  }
+
+  async #answer(option: number, data: Buffer): Promise<Outcome | undefined> {
     switch (option) {
       case OPTION.abort:
         this.#reply(option, REPLY.ack)
-        return null
+        return { kind: 'left' }
       case OPTION.list:
         return this.#list(data)
       case OPTION.info:
@@ -105,15 +139,34 @@ class Handshake {
       case OPTION.setMetaContext:
         return this.#setContexts(data)
       case OPTION.startTls:
-        if (data.length > 0) return this.#malformed(option, 'STARTTLS')
-        return this.#refuse(option, 'errPolicy', 'TLS not configured')
+        return this.#startTls(data)
       default:
         return this.#refuse(option, 'errUnsupported', `Unsupported option ${option}`)
     }
   }
 
+  #startTls(data: Buffer): Outcome | undefined {
+    const option = OPTION.startTls
+    if (data.length > 0) return this.#malformed(option, 'STARTTLS')
+    const security = this.#security
+    switch (security) {
+      case 'plain':
+        return this.#refuse(option, 'errPolicy', 'TLS not configured')
+      case 'on':
+        return this.#refuse(option, 'errInvalid', 'TLS already negotiated')
+      case 'offered':
+      case 'required':
+        // What came behind it in the clear may be anybody's: it must not be read as if TLS had protected it.
+        this.#input.release()
+        this.#reply(option, REPLY.ack)
+        return { kind: 'secure' }
+      default:
+        return security satisfies never
+    }
+  }
+
   /** The old way in: no answer that could say no. */
-  async #exportName(length: number): Promise<Session> {
+  async #exportName(length: number): Promise<Outcome> {
     if (length > limits.nbdNameBytesMax) throw new Disconnected('the name of the export is too long')
     const name = decodeName(await this.#input.bytes(length))
     const served = name === null ? undefined : this.#exports.find(name)
@@ -134,7 +187,7 @@ class Handshake {
   }
 
   /** The block sizes are told whether asked for or not: every size goes here, so no client can be surprised. */
-  #info(option: number, data: Buffer): Session | undefined {
+  #info(option: number, data: Buffer): Outcome | undefined {
     const asked = decodeInfo(data)
     if (asked === null) return this.#malformed(option, option === OPTION.go ? 'GO' : 'INFO')
     const served = this.#exports.find(asked.name)
@@ -210,9 +263,9 @@ class Handshake {
   }
 
   /** Contexts of another export say nothing about this one. */
-  #session(served: NbdExport): Session {
+  #session(served: NbdExport): Outcome {
     const contexts = this.#contextsOf?.name === served.name ? this.#contexts : []
-    return { served, structured: this.#structured, contexts }
+    return { kind: 'session', session: { served, structured: this.#structured, contexts } }
   }
 
   #reply(option: number, reply: number, data?: Uint8Array): void {

@@ -1,13 +1,15 @@
 /**
- * The bytes of a served disk: a raw file, read and written in place, whole or not at all as far as a caller can tell.
+ * The bytes of a served disk: a raw file or a block device, read and written in place, whole or not at all as far as a caller can tell.
  *
  * System calls may do less than they were asked for: every transfer goes on until it is done. Buffered: `sync` makes durable.
  * Zeroes are written only where the file does not read as zeroes already, so a sparse file stays sparse. Costs: a read of what
  * is zeroed, no copy of what is written.
  */
-import { constants, read as readAt, type Stats, write as writeAt } from 'node:fs'
+import { constants, read as readAt, write as writeAt } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { CheckpointError } from '../errors.ts'
+import { BlockDevice } from './block-device.ts'
+import { FileMarks, type MarkSource } from './file-mark.ts'
 
 /** What a served disk does with bytes; errors are the system's, with their `code`. */
 export interface DiskBytes {
@@ -15,6 +17,8 @@ export interface DiskBytes {
   readonly size: number
   /** When anything of it changed last, as found when it was opened: ms since the epoch; null where nobody knows. */
   readonly changedAt: number | null
+  /** By what they are known again (R35); left out where nothing is. */
+  readonly marks?: MarkSource
   read(offset: number, length: number): Promise<Uint8Array>
   /** `data` must stay as it is until this is settled. */
   write(offset: number, data: Uint8Array): Promise<void>
@@ -29,31 +33,37 @@ const ZEROES = Buffer.alloc(256 * 1024)
 
 export class RawFile implements DiskBytes {
   readonly size: number
-  readonly changedAt: number
+  readonly changedAt: number | null
+  readonly marks: MarkSource
   readonly #file: FileHandle
 
-  private constructor(file: FileHandle, { size, ctimeMs }: Stats) {
+  private constructor(file: FileHandle, size: number, changedAt: number | null, marks: MarkSource) {
     this.#file = file
     this.size = size
-    this.changedAt = ctimeMs
+    this.changedAt = changedAt
+    this.marks = marks
   }
 
   /**
-   * Opens a file that is there; never makes one.
-   * @throws CheckpointError IO_FAILED (it cannot be opened), SERVED_FILE_INVALID (no regular file)
+   * Opens a file or block device that is there; never makes one. `sys`: where sysfs is mounted.
+   * @throws CheckpointError IO_FAILED (it cannot be opened), SERVED_FILE_INVALID (neither of them, or a device that cannot be served)
    */
-  static async open(path: string, readOnly: boolean): Promise<RawFile> {
+  static async open(path: string, readOnly: boolean, sys?: string): Promise<RawFile> {
     const file = await openThere(path, readOnly)
     try {
-      const info = await file.stat()
+      const info = await file.stat({ bigint: true })
+      if (info.isBlockDevice()) {
+        const device = await BlockDevice.of(path, file, info, readOnly, sys)
+        return new RawFile(file, device.size, null, device)
+      }
       if (!info.isFile()) {
         throw new CheckpointError(
           'SERVED_FILE_INVALID',
-          `"${path}" is no regular file, and only those are served; give a raw image`,
+          `"${path}" is no regular file and no block device, and only those are served; give a raw image or a device`,
           { file: path, why: 'not-a-file' },
         )
       }
-      return new RawFile(file, info)
+      return new RawFile(file, Number(info.size), Number(info.ctimeNs) / 1e6, new FileMarks(path, file))
     } catch (error) {
       await file.close()
       throw error

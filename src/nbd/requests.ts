@@ -4,8 +4,9 @@
  */
 import { limits } from '../limits.ts'
 import { NbdError } from './errors.ts'
-import type { NbdContext, NbdDescriptor } from './export.ts'
+import type { NbdContext } from './export.ts'
 import type { Session } from './negotiate.ts'
+import { RUN_BYTES, type Runs } from './runs.ts'
 import {
   type Command,
   dataChunkHeader,
@@ -56,16 +57,13 @@ function invalid(message: string): NbdError {
   return new NbdError('EINVAL', message)
 }
 
-/** A descriptor as an object here, and as its eight bytes on the wire. */
-const DESCRIPTOR_BYTES = 64
-
 /** Bytes that a request holds at most from now until its answer has left. */
 export function weight({ contexts }: Session, { command, flags, length }: Request): number {
   if (command === 'read' || command === 'write') return length
   if (command !== 'blockStatus') return 0
-  const descriptors =
-    (flags & FLAG.reqOne) !== 0 ? 1 : Math.min(limits.nbdExtentsMax, Math.ceil(length / 512))
-  return descriptors * (DESCRIPTOR_BYTES + 8 * contexts.length)
+  const runs = (flags & FLAG.reqOne) !== 0 ? 1 : Math.min(limits.nbdExtentsMax, Math.ceil(length / 512))
+  // One list while it is made, and what it outgrew; then each context's on the wire.
+  return runs * RUN_BYTES * (3 + contexts.length)
 }
 
 /** Does it. `data` is what came with a write. @throws whatever the export throws */
@@ -112,7 +110,7 @@ export async function perform(
   return [simpleReply(cookie, null)]
 }
 
-/** One chunk for each context, made one after the other: only one list is held as objects at a time. */
+/** One chunk for each context, made one after the other: only one list is held besides what goes on the wire. */
 async function blockStatus(contexts: readonly NbdContext[], request: Request): Promise<Uint8Array[]> {
   const { cookie, offset, length } = request
   const one = (request.flags & FLAG.reqOne) !== 0
@@ -127,17 +125,9 @@ async function blockStatus(contexts: readonly NbdContext[], request: Request): P
 }
 
 /** A wrong answer would make clients skip or copy the wrong bytes: better an error. */
-function check(
-  context: NbdContext,
-  found: readonly NbdDescriptor[],
-  max: number,
-  lengthMax: number | null,
-): void {
+function check(context: NbdContext, found: Runs, max: number, lengthMax: number | null): void {
   const fine =
-    found.length >= 1 &&
-    found.length <= max &&
-    found.every(({ length }) => length > 0) &&
-    (lengthMax === null || found[0]!.length <= lengthMax)
+    found.count >= 1 && found.count <= max && (lengthMax === null || found.bytesOfFirst <= lengthMax)
   if (!fine) throw new NbdError('EIO', `context ${context.name} gave no answer that can be told`)
 }
 

@@ -1,11 +1,11 @@
 /**
- * A disk that this process serves: a raw file whose every change is recorded in the store before the file sees it (R31).
+ * A disk that this process serves: a raw file or block device whose every change is recorded in the store before the file sees it (R31).
  *
  *   write → record (group commit with all that wait) → the file → answered
  *
  * Many requests at once share the committer's batches by themselves. The file's write is the record's `move`, so a point that is
  * taken meanwhile has it on both sides (R8). Costs a record per request, and a sync of file and log per flush; flushes that wait
- * share one. A log that fails ends writing, not reading (R33, `stop`). No discard reaches the file: it is recorded, and the
+ * share one. A log that fails ends writing, not reading (R33), unless the disk is to go on without it (without-log.ts). No discard reaches the file: it is recorded, and the
  * bytes stay.
  */
 
@@ -18,20 +18,27 @@ import { toNbdError } from './errno.ts'
 import { NbdError } from './errors.ts'
 import type { NbdContext, NbdExport, ZeroHow } from './export.ts'
 import { declareIfChanged } from './file-check.ts'
+import { Marks } from './marks.ts'
 import { type DiskBytes, RawFile } from './raw-file.ts'
 import { SharedFlush } from './shared-flush.ts'
+import { type OnLogError, recordOrGoOn, syncOrGoOn, WithoutLog } from './without-log.ts'
 
 export interface ServedDiskOptions {
   /** The disk's id in the store. It is added, with the size of the file, where it is not there. */
   readonly disk: string
-  /** A raw image. */
+  /** A raw image, or a block device. */
   readonly file: string
   /** What clients ask for. Default: the disk's id. */
   readonly name?: string
   readonly description?: string
   /** True: nothing is written, and the disk is not attached. Default false. */
   readonly readOnly?: boolean
+  /** When the log cannot be written (R33): `stop` fails writes, `continue` goes on unrecorded, where that can be noted. Default `stop`. */
+  readonly onLogError?: OnLogError
 }
+
+/** Told that a disk goes on without a log, or why it cannot. */
+type Tell = (error: CheckpointError) => void
 
 export class ServedDisk implements NbdExport {
   readonly name: string
@@ -42,10 +49,19 @@ export class ServedDisk implements NbdExport {
   readonly #disk: Disk
   readonly #bytes: DiskBytes
   readonly #flushes: SharedFlush
+  readonly #without: WithoutLog | null
+  readonly #marks: Marks | null
   readonly #running = new Set<Promise<unknown>>()
   #closing: Promise<void> | undefined
 
-  private constructor(store: Store, disk: Disk, bytes: DiskBytes, options: Omit<ServedDiskOptions, 'file'>) {
+  private constructor(
+    store: Store,
+    disk: Disk,
+    bytes: DiskBytes,
+    options: Omit<ServedDiskOptions, 'file'>,
+    without: WithoutLog | null,
+    marks: Marks | null,
+  ) {
     this.name = options.name ?? options.disk
     this.description = options.description ?? `slicelog disk ${options.disk}`
     this.readOnly = options.readOnly === true
@@ -53,7 +69,12 @@ export class ServedDisk implements NbdExport {
     this.#store = store
     this.#disk = disk
     this.#bytes = bytes
-    this.#flushes = new SharedFlush(() => Promise.all([bytes.sync(), store.sync()]))
+    this.#without = without
+    this.#marks = marks
+    this.#flushes = new SharedFlush(async () => {
+      await Promise.all([bytes.sync(), syncOrGoOn(store, without)])
+      marks?.flushed()
+    })
   }
 
   /**
@@ -61,10 +82,10 @@ export class ServedDisk implements NbdExport {
    * it was served last is lost (R35).
    * @throws CheckpointError IO_FAILED, SERVED_FILE_INVALID, DISK_SIZE_MISMATCH (R35), SIZE_INVALID, and what a command may throw
    */
-  static async open(store: Store, options: ServedDiskOptions): Promise<ServedDisk> {
+  static async open(store: Store, options: ServedDiskOptions, tell?: Tell): Promise<ServedDisk> {
     const bytes = await RawFile.open(options.file, options.readOnly === true)
     try {
-      return await ServedDisk.over(store, bytes, options)
+      return await ServedDisk.over(store, bytes, options, tell)
     } catch (error) {
       await bytes.close()
       throw error
@@ -72,16 +93,31 @@ export class ServedDisk implements NbdExport {
   }
 
   /** The same over bytes that are open already; `file` names them where they do not fit. */
-  static async over(store: Store, bytes: DiskBytes, options: ServedDiskOptions): Promise<ServedDisk> {
+  static async over(
+    store: Store,
+    bytes: DiskBytes,
+    options: ServedDiskOptions,
+    tell: Tell = () => undefined,
+  ): Promise<ServedDisk> {
     const held = store.disks().find(({ disk }) => disk === options.disk)
     if (held !== undefined && held.size !== bytes.size) throw sizeDiffers(options, held.size, bytes.size)
-    if (held !== undefined) await declareIfChanged(store, held, bytes.changedAt)
+    await declareIfChanged(store, options.disk, bytes)
     let disk: Disk
     if (options.readOnly !== true)
       disk = await store.ensureDisk(options.disk, { size: bytes.size, recorder: 'store' })
     else if (held === undefined) disk = await store.addDisk(options.disk, { size: bytes.size })
     else disk = store.disk(options.disk)
-    return new ServedDisk(store, disk, bytes, options)
+    if (options.readOnly === true) return new ServedDisk(store, disk, bytes, options, null, null)
+    try {
+      const marks = bytes.marks === undefined ? null : new Marks(store, disk.id, bytes.marks, tell)
+      await marks?.begin()
+      const goesOn = options.onLogError === 'continue'
+      const without = goesOn ? await WithoutLog.prepare(store, disk.id, tell) : null
+      return new ServedDisk(store, disk, bytes, options, without, marks)
+    } catch (error) {
+      await disk.detach()
+      throw error
+    }
   }
 
   /** The disk's id in the store. */
@@ -136,10 +172,12 @@ export class ServedDisk implements NbdExport {
     try {
       if (!this.readOnly) {
         await this.#bytes.sync()
+        await this.#marks?.end()
         await this.#detach()
       }
     } finally {
       await this.#bytes.close()
+      await this.#without?.end()
     }
   }
 
@@ -153,11 +191,18 @@ export class ServedDisk implements NbdExport {
     }
   }
 
-  /** Log first (R31); a change whose bytes fail afterwards keeps its bits. */
+  /** Log first (R31, R33); a change whose bytes fail afterwards keeps its bits. */
   #change(op: WriteOp, offset: number, length: number, fua: boolean, move: () => unknown): Promise<void> {
     return this.#run(async () => {
       if (this.readOnly) throw new NbdError('EPERM', `export "${this.name}" is served read-only`)
-      if (length > 0) await this.#disk.recordWrites([{ offset, length, op }], move)
+      if (length > 0) {
+        this.#marks?.changing()
+        try {
+          await recordOrGoOn(this.#disk, this.#without, [{ offset, length, op }], move)
+        } finally {
+          this.#marks?.changed()
+        }
+      }
       if (fua) await this.#flushes.run()
     })
   }

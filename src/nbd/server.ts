@@ -6,23 +6,32 @@
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { CheckpointError } from '../errors.ts'
 import { limits } from '../limits.ts'
+import { listening } from '../owner/unix-socket.ts'
 import { Connection } from './connection.ts'
 import type { NbdExports } from './export.ts'
-import { bindUnix, listening } from './unix-socket.ts'
+import type { NbdTlsFacts, Tls } from './tls.ts'
+import { bindUnix } from './unix-socket.ts'
 import type { Request } from './wire.ts'
 
 export interface NbdServerOptions {
   readonly exports: NbdExports
   /** Path of a Unix socket; only its user may connect (0600). */
   readonly socket?: string
-  /** `host` is 127.0.0.1 unless given: whoever reaches it reads and writes, NBD asks for no password. Port 0: any free one. */
-  readonly tcp?: { readonly host?: string; readonly port: number }
+  /** `host` is 127.0.0.1 unless given: whoever reaches it reads and writes, unless `tls` has an authority. Port 0: any free one. */
+  readonly tcp?: { readonly host?: string; readonly port: number; readonly tls?: Tls }
   /** How long a client may take for its handshake (milliseconds; 10 s). */
   readonly handshakeMs?: number
   /** How long `close` waits for clients to take their answers before it cuts them (milliseconds; 5 s). */
   readonly closeMs?: number
-  /** Told of each request that failed for another reason than what the client asked. Must not throw. */
+  /** Told of each request that failed for another reason than what the client asked, and of clients that TLS kept out. Must not throw. */
   readonly onError?: (error: unknown) => void
+}
+
+/** Where TCP listens; `tls` is null where it has none. */
+export interface NbdTcpDoor {
+  readonly host: string
+  readonly port: number
+  readonly tls: NbdTlsFacts | null
 }
 
 /** What went through a server since it began; requests that were refused or failed are in `errors` alone. */
@@ -43,8 +52,8 @@ export interface NbdCounts {
 export interface NbdServer {
   /** Where the Unix socket is; null without one. */
   readonly socket: string | null
-  /** Where TCP listens; null where it does not. */
-  readonly tcp: { readonly host: string; readonly port: number } | null
+  /** Null without one. */
+  readonly tcp: NbdTcpDoor | null
   counts(): NbdCounts
   /** No new clients; requests that were read are answered; then the sockets end. No export is called after it resolves. */
   close(): Promise<void>
@@ -59,7 +68,8 @@ export async function listenNbd(options: NbdServerOptions): Promise<NbdServer> {
   const door = new Door(options)
   try {
     if (socket !== undefined) await door.listenUnix(socket)
-    const bound = tcp === undefined ? null : await door.listenTcp(tcp.host ?? '127.0.0.1', tcp.port)
+    const bound =
+      tcp === undefined ? null : await door.listenTcp(tcp.host ?? '127.0.0.1', tcp.port, tcp.tls ?? null)
     return {
       socket: socket ?? null,
       tcp: bound,
@@ -93,8 +103,9 @@ class Door {
     this.#options = options
   }
 
+  /** Without TLS: who may enter is what the file system says (0600), and nothing leaves the machine. */
   async listenUnix(path: string): Promise<void> {
-    const server = this.#server()
+    const server = this.#server(null)
     try {
       this.#remove = await bindUnix(server, path)
     } catch (cause) {
@@ -103,15 +114,15 @@ class Door {
     this.#servers.push(server)
   }
 
-  async listenTcp(host: string, port: number): Promise<{ host: string; port: number }> {
-    const server = this.#server()
+  async listenTcp(host: string, port: number, tls: Tls | null): Promise<NbdTcpDoor> {
+    const server = this.#server(tls)
     try {
       await listening(server, () => server.listen({ host, port }))
     } catch (cause) {
       throw unservable(`${host}:${port}`, cause)
     }
     this.#servers.push(server)
-    return { host, port: (server.address() as AddressInfo).port }
+    return { host, port: (server.address() as AddressInfo).port, tls: tls?.facts ?? null }
   }
 
   counts(): NbdCounts {
@@ -135,15 +146,15 @@ class Door {
     clearTimeout(late)
   }
 
-  #server(): Server {
+  #server(tls: Tls | null): Server {
     // Half-open: who has said its last still reads what it asked for.
-    const server = createServer({ allowHalfOpen: true }, (socket) => this.#take(socket))
+    const server = createServer({ allowHalfOpen: true }, (socket) => this.#take(socket, tls))
     // Of one connection that could not be taken: its client is told by the system.
     server.on('error', () => undefined)
     return server
   }
 
-  #take(socket: Socket): void {
+  #take(socket: Socket, tls: Tls | null): void {
     this.#counts.connections++
     if (this.#closing !== null || this.#connections.size >= limits.nbdConnectionsMax) {
       this.#counts.refused++
@@ -154,6 +165,7 @@ class Door {
     const { exports, handshakeMs = limits.nbdHandshakeMs, onError } = this.#options
     const connection = new Connection(socket, {
       exports,
+      tls,
       handshakeMs,
       answered: (request, error) => this.#answered(request, error),
       failed: (error) => onError?.(error),

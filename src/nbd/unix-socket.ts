@@ -1,14 +1,17 @@
 /**
- * A server's Unix socket at a path that its user chose. Bound in a folder beside it that only the user may enter, closed to
- * others (0600), then renamed into place: nobody ever sees it open. What a dead server left there is replaced; a socket that
- * somebody answers, and anything that is no socket, is not.
+ * A server's Unix socket at a path that its user chose. What a dead server left there is replaced; a socket that somebody answers,
+ * and anything that is no socket, is not. So is what one left beside it that was killed while it made its socket: found by its
+ * name, a minute old at least, with nothing in it but that socket.
  */
-import { chmodSync, lstatSync, renameSync, rmdirSync, rmSync } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { createConnection, type Server } from 'node:net'
-import { basename, dirname, join, resolve } from 'node:path'
+import { lstatSync, readdirSync, rmdirSync, rmSync } from 'node:fs'
+import type { Server } from 'node:net'
+import { dirname, join, resolve } from 'node:path'
 import { CheckpointError } from '../errors.ts'
-import { addressOf } from '../owner/socket.ts'
+import { bindPrivate, isAnswered, MAKING_NAME } from '../owner/unix-socket.ts'
+
+const MAKING = '.nbd-'
+const LEFTOVER = /^\.nbd-[A-Za-z0-9]{6}$/
+const LEFTOVER_MS = 60_000
 
 /**
  * Listens there. Resolves to how to take the socket away again, which leaves alone what another server put in its place.
@@ -17,37 +20,13 @@ import { addressOf } from '../owner/socket.ts'
 export async function bindUnix(server: Server, path: string): Promise<() => void> {
   const place = resolve(path)
   await refuseTaken(place)
-  const making = await mkdtemp(join(dirname(place), '.nbd-'))
-  const { address, release } = addressOf(making, 's')
-  try {
-    await listening(server, () => server.listen(address))
-    chmodSync(join(making, 's'), 0o600)
-    renameSync(join(making, 's'), place)
-  } catch (error) {
-    server.close()
-    release()
-    await rm(making, { recursive: true, force: true })
-    throw error
-  }
-  rmdirSync(making)
-  // Node removes the address it bound when the server closes: until then the descriptor must not come to mean another folder.
-  server.once('close', release)
+  await removeLeftovers(dirname(place))
+  await bindPrivate(server, place, MAKING)
   const { ino, dev } = lstatSync(place)
   return () => {
     const there = lstatSync(place, { throwIfNoEntry: false })
     if (there?.ino === ino && there.dev === dev) rmSync(place, { force: true })
   }
-}
-
-export function listening(server: Server, listen: () => void): Promise<void> {
-  return new Promise((done, fail) => {
-    server.once('error', fail)
-    server.once('listening', () => {
-      server.off('error', fail)
-      done()
-    })
-    listen()
-  })
 }
 
 async function refuseTaken(place: string): Promise<void> {
@@ -61,21 +40,30 @@ async function refuseTaken(place: string): Promise<void> {
   })
 }
 
-/** Whether somebody listens. What cannot be asked (no rights) counts as answered: it is not ours to replace. */
-async function isAnswered(place: string): Promise<boolean> {
-  const { address, release } = addressOf(dirname(place), basename(place))
+/** Never throws: what cannot be looked at or taken away is in nobody's way. */
+async function removeLeftovers(folder: string): Promise<void> {
+  const names = quietly(() => readdirSync(folder)) ?? []
+  for (const name of names) if (LEFTOVER.test(name)) await removeLeftover(join(folder, name))
+}
+
+async function removeLeftover(leftover: string): Promise<void> {
+  const made = quietly(() => lstatSync(leftover))
+  if (made === null || !made.isDirectory() || made.mtimeMs > Date.now() - LEFTOVER_MS) return
+  const names = quietly(() => readdirSync(leftover))
+  if (names === null || names.some((name) => name !== MAKING_NAME)) return
+  const socket = join(leftover, MAKING_NAME)
+  if (names.length > 0) {
+    if (quietly(() => lstatSync(socket))?.isSocket() !== true || (await isAnswered(socket))) return
+    quietly(() => rmSync(socket))
+  }
+  // Only of an empty one.
+  quietly(() => rmdirSync(leftover))
+}
+
+function quietly<T>(look: () => T): T | null {
   try {
-    return await new Promise((answer) => {
-      const socket = createConnection(address)
-      socket.once('connect', () => {
-        socket.destroy()
-        answer(true)
-      })
-      socket.once('error', (error: NodeJS.ErrnoException) => {
-        answer(error.code !== 'ECONNREFUSED' && error.code !== 'ENOENT')
-      })
-    })
-  } finally {
-    release()
+    return look()
+  } catch {
+    return null
   }
 }

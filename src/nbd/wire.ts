@@ -3,15 +3,15 @@
  * encoders and decoders, all big-endian. Pure: buffers in, buffers out. An encoder costs one small allocation.
  */
 import { NBD_ERRNO, type NbdErrno } from './errors.ts'
-import type { NbdDescriptor } from './export.ts'
+import { RUN_BYTES, type Runs } from './runs.ts'
 
 /** 'NBDMAGIC' and 'IHAVEOPT'. */
-const GREETING = 0x4e42444d41474943n
+export const GREETING = 0x4e42444d41474943n
 export const OPTION_MAGIC = 0x49484156454f5054n
-const OPTION_REPLY_MAGIC = 0x0003e889045565a9n
-const REQUEST_MAGIC = 0x25609513
-const SIMPLE_MAGIC = 0x67446698
-const CHUNK_MAGIC = 0x668e33ef
+export const OPTION_REPLY_MAGIC = 0x0003e889045565a9n
+export const REQUEST_MAGIC = 0x25609513
+export const SIMPLE_MAGIC = 0x67446698
+export const CHUNK_MAGIC = 0x668e33ef
 
 /** The server's, and the same two bits of the client's. */
 export const HANDSHAKE = { fixedNewstyle: 1, noZeroes: 2 } as const
@@ -37,11 +37,12 @@ export const REPLY = {
   errUnsupported: 0x80000001,
   errPolicy: 0x80000002,
   errInvalid: 0x80000003,
+  errTlsRequired: 0x80000005,
   errUnknown: 0x80000006,
   errTooBig: 0x80000009,
 } as const
 
-export type OptionError = 'errUnsupported' | 'errPolicy' | 'errInvalid' | 'errUnknown' | 'errTooBig'
+export type OptionError = Extract<keyof typeof REPLY, `err${string}`>
 
 export const INFO = { export: 0, name: 1, description: 2, blockSize: 3 } as const
 
@@ -59,14 +60,23 @@ export const TRANSMISSION = {
   fastZero: 0x800,
 } as const
 
-const COMMANDS = ['read', 'write', 'disc', 'flush', 'trim', 'cache', 'writeZeroes', 'blockStatus'] as const
+export const COMMANDS = [
+  'read',
+  'write',
+  'disc',
+  'flush',
+  'trim',
+  'cache',
+  'writeZeroes',
+  'blockStatus',
+] as const
 export type Command = (typeof COMMANDS)[number]
 
 /** Of a request. */
 export const FLAG = { fua: 0x1, noHole: 0x2, df: 0x4, reqOne: 0x8, fastZero: 0x10 } as const
 
-const CHUNK = { none: 0, offsetData: 1, blockStatus: 5, error: 0x8001 } as const
-const CHUNK_DONE = 1
+export const CHUNK = { none: 0, offsetData: 1, offsetHole: 2, blockStatus: 5, error: 0x8001 } as const
+export const CHUNK_DONE = 1
 const CHUNK_HEADER_BYTES = 20
 
 export function greeting(flags: number): Buffer {
@@ -173,23 +183,12 @@ export function dataChunkHeader(cookie: bigint, offset: number, length: number):
   return bytes
 }
 
-/** `u32 context | (u32 length | u32 flags)*`. What a length cannot say in 32 bits is cut, and ends the list. */
-export function statusChunk(
-  cookie: bigint,
-  contextId: number,
-  descriptors: readonly NbdDescriptor[],
-  done: boolean,
-): Buffer {
-  const wide = descriptors.findIndex(({ length }) => length > 0xffff_ffff)
-  const count = wide < 0 ? descriptors.length : wide + 1
-  const body = 4 + 8 * count
+/** `u32 context | (u32 length | u32 flags)*` */
+export function statusChunk(cookie: bigint, contextId: number, runs: Runs, done: boolean): Buffer {
+  const body = 4 + RUN_BYTES * runs.count
   const bytes = chunk(cookie, CHUNK.blockStatus, done, body, body)
   bytes.writeUInt32BE(contextId, CHUNK_HEADER_BYTES)
-  let at = CHUNK_HEADER_BYTES + 4
-  for (let i = 0; i < count; i++, at += 8) {
-    bytes.writeUInt32BE(Math.min(descriptors[i]!.length, 0xffff_ffff), at)
-    bytes.writeUInt32BE(descriptors[i]!.flags, at + 4)
-  }
+  runs.writeTo(bytes, CHUNK_HEADER_BYTES + 4)
   return bytes
 }
 

@@ -24,7 +24,8 @@ import {
   readReady,
   readRefused,
 } from './protocol.ts'
-import { addressOf, isSocketThere, SOCKET_NAME } from './socket.ts'
+import { isSocketThere, SOCKET_NAME } from './socket.ts'
+import { addressOf } from './unix-socket.ts'
 
 /** Where an answer goes. Resolves once there is room for more, or nobody reads: until then no more is taken from the owner. */
 export type Sink = (text: string) => Promise<void>

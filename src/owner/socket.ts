@@ -1,57 +1,24 @@
 /**
- * The socket's place in the store's folder. It is bound in a folder that only its user may enter, closed to others (0600), and
- * then renamed into place: nobody ever sees it open, and a dead owner's socket is replaced in one step. An address of a Unix
- * socket has 108 bytes at most; a longer path is reached through an open descriptor of its folder (/proc/self/fd, Linux).
+ * The socket's place in the store's folder. Whoever binds it holds the store, so whatever lies there is a dead owner's and is
+ * replaced in one step (unix-socket.ts).
  */
-import { chmodSync, closeSync, constants, lstatSync, openSync, renameSync, rmdirSync, rmSync } from 'node:fs'
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { lstatSync, rmSync } from 'node:fs'
+import { readdir, rm } from 'node:fs/promises'
 import type { Server } from 'node:net'
 import { join } from 'node:path'
+import { bindPrivate } from './unix-socket.ts'
 
 export const SOCKET_NAME = 'owner.sock'
 const MAKING = '.owner-'
-/** sockaddr_un has 108 bytes with the final zero, and 104 on some systems. */
-const ADDRESS_BYTES_MAX = 103
 
 export function socketPath(folder: string): string {
   return join(folder, SOCKET_NAME)
 }
 
-/** A path to `name` in `folder` that fits into an address. `release` when the address is not needed any more. */
-export function addressOf(
-  folder: string,
-  name: string,
-): { readonly address: string; readonly release: () => void } {
-  const path = join(folder, name)
-  if (Buffer.byteLength(path) <= ADDRESS_BYTES_MAX || process.platform !== 'linux')
-    return { address: path, release: () => undefined }
-  const descriptor = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY)
-  return { address: `/proc/self/fd/${descriptor}/${name}`, release: () => closeSync(descriptor) }
-}
-
 /** Listens in the store's folder. Only for the process that holds the store. Returns how to take the socket away. */
 export async function bind(server: Server, folder: string): Promise<() => void> {
   await removeLeftovers(folder)
-  const making = await mkdtemp(join(folder, MAKING))
-  const { address, release } = addressOf(making, 's')
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen(address, () => {
-        server.off('error', reject)
-        resolve()
-      })
-    })
-    chmodSync(join(making, 's'), 0o600)
-    renameSync(join(making, 's'), socketPath(folder))
-  } catch (error) {
-    release()
-    await rm(making, { recursive: true, force: true })
-    throw error
-  }
-  rmdirSync(making)
-  // Node removes the address it bound when the server closes: until then the descriptor must not come to mean another folder.
-  server.once('close', release)
+  await bindPrivate(server, socketPath(folder), MAKING)
   return () => rmSync(socketPath(folder), { force: true })
 }
 

@@ -6,6 +6,7 @@
 import type { LostStretch, Point } from '../../events/types.ts'
 import { DirtyBitmap } from '../../projections/bitmap.ts'
 import type { ClockStep, DiskState, ToldOf } from '../../projections/state.ts'
+import { keepBits } from './answer-bits.ts'
 import type { FoldWrites } from './snapshots.ts'
 import type { Changed, PlanExtent } from './types.ts'
 
@@ -44,7 +45,7 @@ export async function changedBetween(fold: FoldWrites, request: ChangedRequest):
     )
 
   let extents: readonly PlanExtent[] | undefined
-  return {
+  const answer: Changed = {
     disk: disk.id,
     since,
     until,
@@ -64,6 +65,7 @@ export async function changedBetween(fold: FoldWrites, request: ChangedRequest):
       return extents
     },
   }
+  return keepBits(answer, bits)
 }
 
 function extentsOf(bits: DirtyBitmap): PlanExtent[] {

@@ -17,6 +17,7 @@ import type { LevelSource } from '../log/level-source.ts'
 import type { Derived } from './derived.ts'
 import { pathsOf, readStoreFile } from './folder.ts'
 import { makeParent, partialOf, publishFolder, refuseUnlessVacant, removeStalePartials } from './publish.ts'
+import { copyMarks } from './unrecorded.ts'
 
 export interface CopyOptions {
   readonly signal?: AbortSignal
@@ -67,6 +68,7 @@ export async function copyStore(
     // Closed, so it is of no start of the machine.
     await copyLog(frozen, { folder: paths.log, headFile: paths.head, bootId: new Uint8Array(16) }, options)
     await copyDerived(parts.derived, paths.derived, frozen.head, options.signal)
+    await copyMarks(pathsOf(root).unrecorded, paths.unrecorded)
     const text = `${JSON.stringify({ format, id, created }, null, 2)}\n`
     await writeFile(paths.storeFile, text, { mode: 0o640, flush: true })
     await publishFolder(partial, to)

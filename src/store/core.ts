@@ -16,6 +16,7 @@ import { toldBefore, uncleanStretch } from '../commands/unclean.ts'
 import { CheckpointError } from '../errors.ts'
 import type { EventLog, LogHead } from '../log/event-log.ts'
 import { needCommand } from './arguments.ts'
+import { AroundPoints } from './around-points.ts'
 import { AutoCompaction, type CompactionOptions } from './auto-compact.ts'
 import { causeOf } from './cause.ts'
 import type { LogClock } from './clock.ts'
@@ -60,10 +61,13 @@ export type TellCommand = { readonly since: PointInput } & (
   | Omit<Extract<Command, { type: 'declare-lost' }>, 'from'>
 )
 
-/** What a transaction of the caller's may hold. */
-export type StoreCommand = Exclude<Command, BeginBackup> | BeginCommand
+/** Of the doors that serve a disk's file themselves: nobody else knows what has reached it (R35). */
+export type MarkCommand = Extract<Command, { type: 'mark-disk' }>
 
-export type AnyCommand = StoreCommand | TellCommand
+/** What a transaction of the caller's may hold. */
+export type StoreCommand = Exclude<Command, BeginBackup | MarkCommand> | BeginCommand
+
+export type AnyCommand = StoreCommand | TellCommand | MarkCommand
 
 export interface RunOptions extends CommandOptions {
   /** When it happened, ms, for what is told of the past. Never before the log's last event (R22). */
@@ -110,6 +114,10 @@ export class Core {
   readonly spans: SpanIndex
   readonly stats: Tap<StatsState>
   readonly compactor: Compactor
+  /** What doors do around points of the disks that they serve. */
+  readonly aroundPoints = new AroundPoints()
+  /** Disks, by number, whose writes go on without a log (R33): all of them are unknown since then. */
+  readonly unrecorded = new Map<number, { readonly from: Point; readonly reason: string }>()
   #autoCompaction: AutoCompaction | null = null
   /** What must end once nothing is committed any more, and while log and derived values can still be used. */
   readonly endings: (() => Promise<void>)[] = []
@@ -230,13 +238,42 @@ export class Core {
   async #run(commands: readonly AnyCommand[], options: RunOptions, name?: string): Promise<Ran> {
     for (const command of commands) needCommand(command)
     const meta = causeOf(commands, options, this.#actor, name)
-    const prepared = await this.#prepare(commands)
-    return await this.committer.execute<Ran>({
+    const hooked = this.aroundPoints.of(commands)
+    if (hooked.size === 0) return await this.#execute(commands, await this.#prepare(commands), options, meta)
+    return await this.aroundPoints.take(hooked, meta.command ?? 'transaction', async (around) => {
+      const asked = await this.committer.exclusive(() => this.#foresee(commands, meta))
+      const prepared = await this.#prepare(commands)
+      const execute = () => this.#execute(commands, prepared, options, meta)
+      return asked === 'before' ? await execute() : await around(execute)
+    })
+  }
+
+  #execute(
+    commands: readonly AnyCommand[],
+    prepared: ReadonlyMap<string, Prepared>,
+    options: RunOptions,
+    meta: RecordMeta,
+  ): Promise<Ran> {
+    return this.committer.execute<Ran>({
       meta,
       time: options.time,
       decide: (time, catalog) => this.#decide(commands, prepared, options, time, catalog),
       recall: (position) => this.#recall(commands, meta, position),
     })
+  }
+
+  /** Nobody is to be frozen for a command that was answered before (R13), nor for one that would be refused as things are. */
+  async #foresee(commands: readonly AnyCommand[], { commandId }: RecordMeta): Promise<'before' | 'now'> {
+    if (commandId !== undefined && (await this.log.positionOfCommand(commandId)) !== undefined)
+      return 'before'
+    const resolved: Command[] = []
+    for (const command of commands) resolved.push(await this.#resolveFor(command))
+    decideTransaction(this.catalog, resolved, {
+      unclean: this.unclean(),
+      uncleanSince: this.#uncleanSince,
+      plan: () => ({ digest: '', bytes: 0, complete: true }),
+    })
+    return 'now'
   }
 
   /** Records made elsewhere: a disk's history that was imported. One append, all or nothing; nothing else is committed meanwhile. */
@@ -466,10 +503,12 @@ export class Core {
     return fork
   }
 
-  /** The stretch of a disk that an unclean end left unknown and nobody told yet: up to now (R32, R35). */
+  /** The stretch of a disk that is unknown and that nobody could tell yet, up to now: after an unclean end, or a failed log (R32, R33, R35). */
   unknownOf(disk: DiskState): readonly LostStretch[] {
-    if (disk.recorder !== 'caller') return []
     const to = { position: this.catalog.last.position + 1, time: null }
+    const unrecorded = this.unrecorded.get(disk.number)
+    if (unrecorded !== undefined) return [{ ...unrecorded, to }]
+    if (disk.recorder !== 'caller') return []
     const context = { unclean: this.unclean(), uncleanSince: this.#uncleanSince }
     return uncleanStretch(disk, context, to).flatMap((event) =>
       event.type === 'stretch-lost' ? [{ from: event.from, to, reason: event.reason }] : [],

@@ -2,6 +2,7 @@
  * The writes of one disk between two points of the log, as bits: what `changed` answers and what a plan adds for a
  * stretch that no bitmap recorded (R11, R23). Streams; costs one decode of the span (about 18 M writes a second).
  */
+import { isToldWrites } from '../../events/told.ts'
 import type { LogRecord } from '../../events/types.ts'
 import type { DirtyBitmap } from '../../projections/bitmap.ts'
 import type { EventLog } from '../log/event-log.ts'
@@ -30,7 +31,7 @@ function foldRecord(record: LogRecord, { disk, after, upTo }: Span, target: Dirt
   if (record.kind === 'events') {
     record.events.forEach((event, i) => {
       const position = record.first + i
-      if (event.type !== 'window' || event.disk !== disk.id || position <= after || position > upTo) return
+      if (!isToldWrites(event) || event.disk !== disk.id || position <= after || position > upTo) return
       for (const [offset, length] of event.extents) target.setRange(offset, length)
     })
     return

@@ -30,6 +30,8 @@ export interface FolderPaths {
   readonly aside: string
   /** There while a repair exchanges the log for the repaired one: nothing else may open it then. */
   readonly repairing: string
+  /** Of disks that are served, and go on when the log cannot be written (R33). */
+  readonly unrecorded: string
 }
 
 export function pathsOf(root: string): FolderPaths {
@@ -42,6 +44,7 @@ export function pathsOf(root: string): FolderPaths {
     derived: join(root, 'derived'),
     aside: join(root, 'aside'),
     repairing: join(root, 'repairing.json'),
+    unrecorded: join(root, 'unrecorded'),
   }
 }
 

@@ -2,7 +2,8 @@
  * Which events a reader of the log wants. Rows of writes are tested as columns and made objects only when wanted, so that
  * looking for one write among millions costs the decoding (about 50 ns a write) and nothing more.
  */
-import { type DomainEvent, type Extent, type LogRecord, WRITE_OPS } from '../../events/types.ts'
+import { TOLD_WRITES, type ToldWrites } from '../../events/told.ts'
+import { type Extent, type LogRecord, WRITE_OPS } from '../../events/types.ts'
 import type { CatalogReader } from '../../projections/catalog.ts'
 import { eventsOf } from './event-view.ts'
 import type { LogFilter, RecordedEvent } from './types.ts'
@@ -84,14 +85,13 @@ function passes(event: RecordedEvent, filter: Wanted): boolean {
   if (filter.commandId !== undefined && event.cause.commandId !== filter.commandId) return false
   const { range } = filter
   if (range === undefined) return true
-  // Windows, told by an agent or left by a compaction, stand for the writes that they hold (R3, R29).
-  return (
-    event.type === 'window' && extentsOf(event).some(([offset, length]) => touches(offset, length, range))
-  )
+  // Windows, told by an agent or left by a compaction, stand for the writes that they hold (R3, R29); so does what a power cut took.
+  const told = TOLD_WRITES.some((type) => type === event.type)
+  return told && extentsOf(event).some(([offset, length]) => touches(offset, length, range))
 }
 
 function extentsOf(event: RecordedEvent): readonly Extent[] {
-  return (event.data as Extract<DomainEvent, { type: 'window' }>).extents
+  return (event.data as ToldWrites).extents
 }
 
 function touches(

@@ -32,6 +32,8 @@ import { SpanIndex } from './span-index.ts'
 import { SPAN_EVENTS } from './spans.ts'
 import { Store } from './store.ts'
 import type { OpenOptions } from './types.ts'
+import { removeMarks, setMarks } from './unrecorded.ts'
+import { unrecordedStretches } from './unrecorded-told.ts'
 
 /** What the log's end tells an opener; a new or memory log ended well. */
 type End = Pick<LogEnd, 'clean' | 'bootChanged' | 'level' | 'syncedHead'> & {
@@ -121,7 +123,7 @@ async function openOn(
     stillRunning: stillRunning(options),
   })
   core.keeper.settleAll()
-  if (!stillRunning(options)) await recover(core, end)
+  if (!stillRunning(options)) await recover(core, end, folder)
   spans.start((work) => core.committer.exclusive(work))
   if (options.compaction !== undefined) core.compactByItself(options.compaction)
   return new Store(core, {
@@ -136,7 +138,7 @@ function stillRunning(options: MemoryOpenOptions): boolean {
 }
 
 /** R10, R32: interrupted backups are found, and what a restart of the machine may have cost is declared. */
-async function recover(core: Core, end: End): Promise<void> {
+async function recover(core: Core, end: End, folder: string | null): Promise<void> {
   const synced = end.syncedHead
   const events = decideRecovery(core.catalog, {
     clean: end.clean,
@@ -145,12 +147,15 @@ async function recover(core: Core, end: End): Promise<void> {
     syncedPosition: synced.next - 1,
     syncedTime: synced.time,
   })
-  if (events.length === 0) return
-  await core.committer.execute({
-    meta: { command: 'recover' },
-    decide: async () => ({ events, quiet: [], answer: () => undefined }),
-    recall: async () => undefined,
-  })
+  const marks = folder === null ? null : pathsOf(folder).unrecorded
+  if (marks !== null) events.push(...(await unrecordedStretches(core, await setMarks(marks))))
+  if (events.length > 0)
+    await core.committer.execute({
+      meta: { command: 'recover' },
+      decide: async () => ({ events, quiet: [], answer: () => undefined }),
+      recall: async () => undefined,
+    })
+  if (marks !== null) await removeMarks(marks)
 }
 
 /** A repair that was killed while it exchanged the log: parts of two logs may lie side by side. */

@@ -9,6 +9,7 @@ import { DirtyBitmap } from '../../projections/bitmap.ts'
 import type { BitmapBits } from '../../projections/bits.ts'
 import { type PlanShape, planReason } from '../../projections/plan.ts'
 import type { BitmapState, ClockStep, DiskState } from '../../projections/state.ts'
+import { keepBits } from './answer-bits.ts'
 import { loadSlice } from './bits-loader.ts'
 import type { Derived } from './derived.ts'
 import type { FoldWrites } from './snapshots.ts'
@@ -122,6 +123,7 @@ export class MadePlan implements Plan {
     this.digest = known.digest
     this.reason = planReason(shape, subject.base)
     this.merges = sourcesOf(shape, bitmap)
+    keepBits(this, bits)
   }
 
   get extents(): readonly PlanExtent[] {

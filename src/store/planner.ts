@@ -2,6 +2,7 @@
  * Plans: made for a begin inside the committer from what was prepared beside it, looked at without one, and made again for
  * any past backup from the log alone (R25, R26).
  */
+import { isToldWrites } from '../../events/told.ts'
 import type { Base, DomainEvent, LogRecord, Point } from '../../events/types.ts'
 import type { DirtyBitmap } from '../../projections/bitmap.ts'
 import { setExtents } from '../../projections/bits.ts'
@@ -244,7 +245,7 @@ function addToldWindows(
 ): void {
   moment.events.forEach((event, i) => {
     const position = head + 1 + i
-    if (event.type !== 'window' || event.disk !== disk.id || shape.whole !== null) return
+    if (!isToldWrites(event) || event.disk !== disk.id || shape.whole !== null) return
     if (shape.stretches.some(({ from, to }) => from.position < position && position <= to.position))
       setExtents(bits, event.extents)
   })

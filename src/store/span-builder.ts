@@ -6,6 +6,7 @@
  * Bits are kept for the largest size a disk has had: a shrink drops nothing here, since a decode of the log drops nothing
  * either. Whoever joins them into a bitmap of some size passes over what lies beyond.
  */
+import { isToldWrites, writesTold } from '../../events/told.ts'
 import type { DiskNumber, LogRecord, LogWindow, WriteColumns } from '../../events/types.ts'
 import { DirtyBitmap } from '../../projections/bitmap.ts'
 import type { BitsFold, WritesTaker } from '../../projections/bits.ts'
@@ -145,11 +146,11 @@ export class SpanBuilder implements WritesTaker {
       case 'events':
         record.events.forEach((event, i) => {
           const position = record.first + i
-          if (event.type !== 'window' || position <= after) return
+          if (!isToldWrites(event) || position <= after) return
           const disk = shapes.numberAt(event.disk, position)
           if (disk === undefined) return
           const held = this.#disk(disk, shapes)
-          held.writes += event.writes
+          held.writes += writesTold(event)
           for (const [offset, length] of event.extents) {
             if (offset + length > held.bits.size) held.bits.resize(offset + length)
             held.bits.setRange(offset, length)

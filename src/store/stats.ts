@@ -2,6 +2,7 @@
  * What was written, per disk and hour: the product's own projection, made with the same kit as a user's, and kept by a tap.
  * A row of writes costs one addition; an hour in which a disk was written costs five numbers.
  */
+import { isToldWrites, writesTold } from '../../events/told.ts'
 import type { DiskNumber, LogRecord, WriteColumns } from '../../events/types.ts'
 import type { CatalogReader } from '../../projections/catalog.ts'
 import type { RecordProjection } from './projection-fold.ts'
@@ -156,11 +157,11 @@ function addWindow(state: StatsState, disk: DiskNumber, time: number, writes: nu
 function addTold(state: StatsState, record: Extract<LogRecord, { kind: 'events' }>): void {
   for (const [i, event] of record.events.entries()) {
     if (event.type === 'disk-added') state.numbers.set(event.disk, record.first + i)
-    if (event.type !== 'window') continue
+    if (!isToldWrites(event)) continue
     const disk = state.numbers.get(event.disk)
     if (disk === undefined) continue
     const bytes = event.extents.reduce((sum, [, length]) => sum + length, 0)
-    addWindow(state, disk, record.time, event.writes, bytes)
+    addWindow(state, disk, record.time, writesTold(event), bytes)
   }
 }
 

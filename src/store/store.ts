@@ -7,7 +7,7 @@ import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Observable } from 'rxjs'
 import type { LogRecord, LostStretch, Point, Recorder } from '../../events/types.ts'
-import { checkGranularity, type DirtyBitmap } from '../../projections/bitmap.ts'
+import type { DirtyBitmap } from '../../projections/bitmap.ts'
 import type { DiskState, ToldOf } from '../../projections/state.ts'
 import type { Answer } from '../commands/answer.ts'
 import { baseOf } from '../commands/begin.ts'
@@ -18,6 +18,7 @@ import { CheckpointError } from '../errors.ts'
 import { limits } from '../limits.ts'
 import type { Followed, ReadOptions } from '../log/event-log.ts'
 import { LevelEventLog } from '../log/level-log.ts'
+import { checkAnswerGranularity, checkAnswerGranules } from './answer-granularity.ts'
 import { needObject, needObjects, needOptions, needPath } from './arguments.ts'
 import { Backup } from './backup.ts'
 import { type BeginView, beginView } from './begin-view.ts'
@@ -333,7 +334,7 @@ export class Store extends StateView {
         ? this.#core.catalog
         : await this.#core.catalogAt(until.position, options.signal)
     const found = findDisk(then, disk)
-    checkGranules(disk, found.size, granularity)
+    checkAnswerGranules(disk, found.size, granularity)
     return await changedBetween((span, bits) => this.#core.spans.union(span, bits), {
       disk: found,
       now: this.#toldOf(found),
@@ -687,28 +688,6 @@ function checkMode<M>(mode: M): M {
   if ((MODES as readonly unknown[]).includes(mode)) return mode
   throw new TypeError(
     `there is no mode ${JSON.stringify(mode)}; give full, incremental, differential or copy`,
-  )
-}
-
-function checkAnswerGranularity(granularity: number): void {
-  try {
-    checkGranularity(granularity)
-  } catch (cause) {
-    throw new CheckpointError(
-      'GRANULARITY_INVALID',
-      `a granularity of ${String(granularity)} is not possible; give a power of two from ${limits.granularityMin} to ${limits.granularityMax} bytes`,
-      { granularity: String(granularity) },
-      cause,
-    )
-  }
-}
-
-function checkGranules(disk: string, size: number, granularity: number): void {
-  if (Math.ceil(size / granularity) <= limits.granulesMax) return
-  throw new CheckpointError(
-    'BITMAP_TOO_LARGE',
-    `disk "${disk}" has more than 2^32 granules of ${granularity} bytes; ask with a larger granularity`,
-    { disk, size, granularity },
   )
 }
 

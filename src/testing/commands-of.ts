@@ -107,6 +107,10 @@ class Reading {
           writes: event.writes,
           extents: event.extents,
         }
+      case 'maybe-written':
+        return 'a recovery told it, and no command does'
+      case 'disk-marked':
+        return { type: 'mark-disk', disk: event.disk, mark: event.mark }
       case 'bitmap-added': {
         const { disk, bitmap, granularity, retention, persistent } = event
         return {

@@ -3,6 +3,7 @@
  * twice where it begins later than the log; all of the file is in memory while it is made.
  */
 import { writeFile } from 'node:fs/promises'
+import { TOLD_WRITES } from '../../events/told.ts'
 import type { DomainEvent, LogRecord, Point } from '../../events/types.ts'
 import { Catalog, endOf } from '../../projections/catalog.ts'
 import { CheckpointError } from '../errors.ts'
@@ -125,7 +126,7 @@ async function* eventsOfTypes(store: Store, types: readonly DomainEvent['type'][
 /** Positions that later answers count from: bases of backups, lost stretches, windows that were told. */
 async function referredIn(store: Store): Promise<Set<number>> {
   const referred = new Set<number>()
-  for await (const { data } of eventsOfTypes(store, ['backup-begun', 'stretch-lost', 'window'])) {
+  for await (const { data } of eventsOfTypes(store, ['backup-begun', 'stretch-lost', ...TOLD_WRITES])) {
     const { base, from } = data as { base?: Point; from?: Point }
     for (const point of [base, from]) if (point !== undefined) referred.add(point.position)
   }

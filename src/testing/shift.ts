@@ -1,5 +1,5 @@
 /** All times moved by one distance: what lies between two events stays, when it was does not. */
-import type { Base, DomainEvent, Point, WriteColumns } from '../../events/types.ts'
+import type { Base, DiskMark, DomainEvent, Point, WriteColumns } from '../../events/types.ts'
 
 export class Shift {
   /** Milliseconds added to every time. */
@@ -27,12 +27,20 @@ export class Shift {
         return { ...event, from: this.time(event.from), to: this.time(event.to) }
       case 'stretch-lost':
       case 'window':
+      case 'maybe-written':
         return { ...event, from: this.point(event.from) }
+      case 'disk-marked':
+        return { ...event, mark: this.#mark(event.mark) }
       case 'backup-begun':
         return { ...event, base: this.#base(event.base) }
       default:
         return event
     }
+  }
+
+  #mark(mark: DiskMark): DiskMark {
+    const moved = (nanoseconds: string) => String(BigInt(nanoseconds) + BigInt(this.by) * 1_000_000n)
+    return { ...mark, modified: moved(mark.modified), changed: moved(mark.changed) }
   }
 
   /** A base that was given as a time is named by it. */

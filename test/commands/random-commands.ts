@@ -107,6 +107,17 @@ const bitmapCommand = fc
     return choices[which % choices.length] ?? choices[0]!
   })
 
+const MARK = {
+  kind: 'file',
+  device: '8:1',
+  inode: '1',
+  size: 1,
+  modified: '1700000000000000000',
+  changed: '1700000000000000000',
+  boot: '00'.repeat(16),
+  sectorsWritten: null,
+} as const
+
 const otherCommand = fc
   .tuple(ref, choice, pick, flag)
   .map(([{ disk, bitmap }, which, seed, force]): Draft => {
@@ -135,6 +146,11 @@ const otherCommand = fc
         from: catalog.disk(disk)?.last ?? { position: 0, time: null },
         writes: 1,
         extents: [[0, 512]],
+      }),
+      (catalog) => ({
+        type: 'mark-disk',
+        disk,
+        mark: { ...MARK, size: catalog.disk(disk)?.size ?? 1, inode: String(seed % 3) },
       }),
       (catalog) => ({ type: 'forget-backup', backup: succeeded(catalog, seed), reason: name }),
       (catalog) => ({

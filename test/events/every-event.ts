@@ -100,4 +100,41 @@ export const EVERY_EVENT: readonly DomainEvent[] = [
     hash: 'ff'.repeat(32),
     last: 12,
   },
+  {
+    type: 'maybe-written',
+    disk: 'vda',
+    from: later,
+    extents: [
+      [4096, 65_536],
+      [2 ** 52, 1],
+    ],
+  },
+  {
+    type: 'disk-marked',
+    disk: 'vda',
+    mark: {
+      kind: 'file',
+      device: '253:0',
+      inode: '18446744073709551615',
+      size: 2 ** 40,
+      modified: '1700000000123456789',
+      changed: '-1',
+      boot: '0f'.repeat(16),
+      sectorsWritten: null,
+    },
+  },
+  {
+    type: 'disk-marked',
+    disk: 'vda',
+    mark: {
+      kind: 'block',
+      device: '7:0',
+      inode: '0',
+      size: 512,
+      modified: '0',
+      changed: '0',
+      boot: '00'.repeat(16),
+      sectorsWritten: 2 ** 52,
+    },
+  },
 ]

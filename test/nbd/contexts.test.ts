@@ -354,7 +354,7 @@ describe('the runs of an answer', () => {
   ] as const)(
     'from %i on for %i bytes, %i at most: cut to the request at both ends',
     async (offset, length, max, runs) => {
-      const got = await map.status(offset, length, max)
+      const got = [...(await map.status(offset, length, max))]
       expect(got.map((run) => `${run.flags === 1 ? 'dirty' : 'clean'} ${run.length}`)).toEqual(runs)
     },
   )
@@ -395,6 +395,6 @@ describe('the runs of an answer', () => {
 
   test('base:allocation calls all of it data', async () => {
     expect(await mapOf(new AllocationContext(12_345), 12_345)).toEqual([{ length: 12_345, flags: 0 }])
-    expect(await new AllocationContext(100).status(40, 1000, 5)).toEqual([{ length: 60, flags: 0 }])
+    expect([...(await new AllocationContext(100).status(40, 1000, 5))]).toEqual([{ length: 60, flags: 0 }])
   })
 })

@@ -87,7 +87,7 @@ export async function mapOf(
   if (context === null) throw new Error('there is no such context')
   const map: NbdDescriptor[] = []
   for (let at = 0; at < size; ) {
-    const runs = await context.status(at, size - at, max)
+    const runs = [...(await context.status(at, size - at, max))]
     expect(runs.length).toBeGreaterThan(0)
     expect(runs.length).toBeLessThanOrEqual(max)
     for (const { length } of runs) at += length

@@ -3,13 +3,16 @@ import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync, statfsSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, onTestFinished, test } from 'vitest'
 import { verifyStore } from '../../src/audit/verify.ts'
 import { MiB } from '../../src/limits.ts'
 import { ServedDisk } from '../../src/nbd/served-disk.ts'
 import { openStore } from '../../src/store/open.ts'
+import { cli, endAll } from '../owner/support.ts'
 import { prng } from '../support/property.ts'
 import { dirtyGranules, failsWith, KiB } from './disk-support.ts'
+import { Client, CMD } from './support.ts'
 
 const SIZE = 64 * MiB
 const GRANULE = 64 * KiB
@@ -116,6 +119,72 @@ test('R33: a full disk under the log is ENOSPC to the client and ends writing; n
     if (touched) expect([granule, map.has(granule)]).toEqual([granule, true])
   }
   await again.write(0, Buffer.alloc(1), true)
+  await again.close()
+  await reopened.close()
+  expect((await verifyStore(folder)).findings).toEqual([])
+})
+
+test('R33, R35: with continue a full disk under the log stops no client; killed with SIGKILL, the stretch is lost at the next open, and only for older bases', async ({
+  skip,
+}) => {
+  const at = places()
+  if (at === null) return skip('mounting a tmpfs is not permitted here')
+  onTestFinished(endAll)
+  const [folder, file, socket] = [join(at.small, 'store'), raw(at.roomy), join(at.roomy, 'nbd.sock')]
+  await (await openStore(folder)).close()
+  const words = ['--disk', `vda=${file}`, '--bitmap', 'daily', '--nbd', `unix:${socket}`, '--json']
+  const served = cli([
+    '--store',
+    folder,
+    'serve',
+    '--on-log-error',
+    'continue',
+    '--durability',
+    'process',
+    ...words,
+  ])
+  while (!served.text.out.includes('\n')) await sleep(10)
+  const ask = (...asked: string[]) => cli(['--store', folder, ...asked, '--json']).ended
+  expect((await ask('checkpoint', 'create', 'older')).code).toBe(0)
+  const ballast = leave(at.small, 200 * KiB)
+  const client = await new Client(socket).go()
+  const random = prng(34)
+  /** So many writes that are under way at once; each must be answered without an error. */
+  const writes = async (count: number) => {
+    for (let i = 0; i < count; i++) {
+      const data = Buffer.alloc(16, 9)
+      client.ask({ type: CMD.write, cookie: i, offset: Math.floor(random() * (SIZE - 16)), data })
+    }
+    for (let i = 0; i < count; i++) expect((await client.reply())?.errno).toBe(0)
+  }
+  for (let round = 0; round < 4000 && !served.text.err.includes('WRITES_UNRECORDED'); round++)
+    await writes(64)
+  expect(served.text.err).toMatch(/WRITES_UNRECORDED.*vda/)
+  await writes(64)
+  expect(
+    (await client.call({ type: CMD.write, offset: 777 * GRANULE, data: Buffer.alloc(512, 7), flags: 1 }))
+      ?.errno,
+  ).toBe(0)
+  expect((await client.call({ type: CMD.flush }))?.errno).toBe(0)
+  const refused = await ask('backup', 'begin', 'vda', 'daily', '--mode', 'full')
+  expect([refused.code, JSON.parse(refused.err).error.code]).toEqual([1, 'STORE_FAILED'])
+  served.child.kill('SIGKILL')
+  await served.ended
+
+  rmSync(ballast)
+  const reopened = await openStore(folder, { create: false })
+  onTestFinished(() => reopened.close())
+  expect(reopened.diskInfo('vda').lost).toMatchObject([
+    { reason: expect.stringContaining('log could not be written') },
+  ])
+  const again = await ServedDisk.open(reopened, { disk: 'vda', file })
+  expect((await again.read(777 * GRANULE, 1))[0]).toBe(7)
+  const older = await reopened.changed('vda', { since: { checkpoint: 'older' } })
+  expect([older.complete, older.bytes]).toEqual([false, SIZE])
+  await reopened.createCheckpoint('newer')
+  await again.write(5 * GRANULE, Buffer.alloc(1), true)
+  const newer = await reopened.changed('vda', { since: { checkpoint: 'newer' } })
+  expect([newer.complete, newer.extents]).toEqual([true, [{ offset: 5 * GRANULE, length: GRANULE }]])
   await again.close()
   await reopened.close()
   expect((await verifyStore(folder)).findings).toEqual([])

@@ -1,17 +1,12 @@
 /** Programs that nobody here wrote, against the server: what they see, and that the bytes they move are the bytes. */
-import { execFile } from 'node:child_process'
 import { randomFillSync } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 import { describeWithPeers } from '../support/peers.ts'
 import { runs } from '../support/property.ts'
+import { run } from './programs-support.ts'
 import { folder, MemoryExport, MiB, serving } from './support.ts'
-
-const execute = promisify(execFile)
-const run = async (program: string, ...args: string[]): Promise<string> =>
-  (await execute(program, args, { encoding: 'utf8', timeout: 100_000, maxBuffer: 64 * MiB })).stdout
 
 /** Odd on purpose: not a multiple of a sector. */
 const ODD = 5 * MiB + 1

@@ -1,6 +1,7 @@
 /** The commands, one by one, and what is refused: flags, ranges, rights, sizes. Refusals leave the bytes as they were. */
 import { expect, test } from 'vitest'
 import { NbdError } from '../../src/nbd/errors.ts'
+import { Runs } from '../../src/nbd/runs.ts'
 import {
   be32,
   Client,
@@ -255,7 +256,10 @@ test('block status has at most 131072 runs, and the client asks on from their en
 
 test('a stretch beyond 32 bits is told as far as 32 bits go', async () => {
   const served = new MemoryExport('vda', MiB)
-  served.context = async (name) => ({ name, status: async () => [{ length: 5 * 2 ** 32, flags: 1 }] })
+  served.context = async (name) => ({
+    name,
+    status: async () => Runs.of([{ length: 5 * 2 ** 32, flags: 1 }]),
+  })
   const { c } = await client(served, ['qemu:dirty-bitmap:a'])
   expect(runsOf((await c.call({ type: CMD.status, length: 4096 }))!).runs).toEqual([[0xffffffff, 1]])
 })
@@ -273,7 +277,7 @@ test.each([
   ],
 ])('a context that answers %s is an error, not a wrong map', async (_, found) => {
   const served = new MemoryExport('vda', MiB)
-  served.context = async (name) => ({ name, status: async () => found })
+  served.context = async (name) => ({ name, status: async () => Runs.of(found) })
   const { c } = await client(served, ['qemu:dirty-bitmap:a'])
   expect(await c.call({ type: CMD.status, flags: REQ_ONE, length: 4096 })).toMatchObject({ errno: 5 })
 })

@@ -7,6 +7,7 @@ import {
   readFileSync,
   renameSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { createServer } from 'node:net'
@@ -105,6 +106,38 @@ test("a dead server's socket is replaced, a living one's is not, and a file is n
   })
   expect(readFileSync(path, 'utf8')).toBe('mine')
   expect(readdirSync(where)).toEqual(['s.sock'])
+})
+
+test('what a killed server left beside its socket goes with the next one: only its own, only what is old, only what is dead', async () => {
+  const where = folder()
+  const old = (name: string): void => utimesSync(join(where, name), new Date(0), new Date(0))
+  const bind = async (name: string, dead: boolean): Promise<() => Promise<unknown>> => {
+    const server = createServer()
+    const made = join(where, name, dead ? 'living' : 's')
+    await new Promise<void>((done) => server.listen(made, done))
+    const close = () => new Promise((done) => server.close(done))
+    if (!dead) return close
+    renameSync(made, join(where, name, 's'))
+    await close()
+    return async () => undefined
+  }
+  const folders = ['.nbd-empty1', '.nbd-dead12', '.nbd-living', '.nbd-file12', '.nbd-more12', '.nbd-young1']
+  for (const name of [...folders, '.nbd-toolong', '.other-12345', 'nbd-123456']) mkdirSync(join(where, name))
+  await bind('.nbd-dead12', true)
+  const close = await bind('.nbd-living', false)
+  writeFileSync(join(where, '.nbd-file12', 's'), 'no socket')
+  await bind('.nbd-more12', true)
+  writeFileSync(join(where, '.nbd-more12', 'mine'), '')
+  writeFileSync(join(where, '.nbd-a_file'), '')
+  writeFileSync(join(where, '.nbd-afile1'), '')
+  const before = readdirSync(where)
+  for (const name of before) if (name !== '.nbd-young1') old(name)
+  const server = await listenNbd({ exports, socket: join(where, 's.sock') })
+  await server.close()
+  const gone = before.filter((name) => !readdirSync(where).includes(name))
+  expect(gone.sort()).toEqual(['.nbd-dead12', '.nbd-empty1'])
+  expect(readdirSync(join(where, '.nbd-more12')).sort()).toEqual(['mine', 's'])
+  await close()
 })
 
 test('close takes away its own socket, not one that another server put in its place', async () => {

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach } from 'vitest'
 import type { NbdContext, NbdDescriptor, NbdExport, NbdExports, ZeroHow } from '../../src/nbd/export.ts'
+import { Runs } from '../../src/nbd/runs.ts'
 import { listenNbd, type NbdServer, type NbdServerOptions } from '../../src/nbd/server.ts'
 
 export const MiB = 1024 * 1024
@@ -58,7 +59,7 @@ export class MemoryExport implements NbdExport {
   async context(name: string): Promise<NbdContext | null> {
     if (!this.contextNames.includes(name)) return null
     const kind = name === 'base:allocation' ? 'data' : name.endsWith(':a') ? 'dirty' : 'stripes'
-    return { name, status: async (offset, length, max) => this.#status(kind, offset, length, max) }
+    return { name, status: async (offset, length, max) => Runs.of(this.#status(kind, offset, length, max)) }
   }
 
   #status(kind: 'data' | 'dirty' | 'stripes', offset: number, length: number, max: number): NbdDescriptor[] {
@@ -111,7 +112,7 @@ const servers: NbdServer[] = []
 const clients: Client[] = []
 const folders: string[] = []
 afterEach(async () => {
-  for (const client of clients.splice(0)) client.socket.destroy()
+  for (const client of clients.splice(0).reverse()) client.socket.destroy() // TLS before what is beneath it.
   for (const server of servers.splice(0)) await server.close()
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true })
 })
@@ -196,8 +197,14 @@ export class Client {
   readonly #reads = new Map<number, number>()
   structured = false
 
-  constructor(at: string | number) {
-    this.socket = typeof at === 'string' ? createConnection(at) : createConnection(at, '127.0.0.1')
+  /** At a Unix socket, at a port, or over a connection that is there. */
+  constructor(at: string | number | Socket) {
+    this.socket =
+      typeof at === 'string'
+        ? createConnection(at)
+        : typeof at === 'number'
+          ? createConnection(at, '127.0.0.1')
+          : at
     clients.push(this)
     this.socket.on('error', () => undefined)
     this.socket.on('data', (chunk: Buffer) => {

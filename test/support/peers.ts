@@ -3,24 +3,14 @@
  * is reported as skipped, by that name, where the machine lacks it; under CI=true a missing peer is a failing test,
  * because a proof that silently never runs proves nothing. `scripts/peers.mjs` installs what it can before the tests.
  */
-import { execFileSync } from 'node:child_process'
 import { describe, test } from 'vitest'
-import { PEERS } from '../../scripts/peers.mjs'
+import { locate, PEERS } from '../../scripts/peers.mjs'
 
 export type PeerName = keyof typeof PEERS
 
 /** The program's path, or undefined where it is missing. Costs one `command -v` per call. */
 export function peer(name: PeerName): string | undefined {
-  try {
-    const path = execFileSync('/bin/sh', ['-c', 'command -v "$1"', 'sh', name], {
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'ignore'],
-      env: { ...process.env, PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` },
-    }).trim()
-    return path === '' ? undefined : path
-  } catch {
-    return undefined
-  }
+  return locate(name)
 }
 
 /**

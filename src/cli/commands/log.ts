@@ -55,6 +55,8 @@ const EVERY_TYPE: Record<DomainEvent['type'] | WriteEvent['type'], true> = {
   'log-compacted': true,
   'log-repaired': true,
   'disk-imported': true,
+  'maybe-written': true,
+  'disk-marked': true,
   'nothing-changed': true,
 }
 const TYPES: readonly string[] = Object.keys(EVERY_TYPE)

@@ -1,8 +1,10 @@
 /** `serve`: raw files as disks over NBD, every write tracked, until Ctrl-C or SIGTERM. */
 import { join } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { CheckpointError } from '../../errors.ts'
+import { CheckpointError, type ErrorCode } from '../../errors.ts'
 import { type NbdDiskOptions, type ServedNbd, serveNbd } from '../../nbd/serve.ts'
+import type { NbdTlsFiles } from '../../nbd/tls.ts'
+import type { OnLogError } from '../../nbd/without-log.ts'
 import { openStore } from '../../owner/open.ts'
 import type { Store } from '../../store/store.ts'
 import type { Durability } from '../../store/types.ts'
@@ -38,20 +40,32 @@ interface ServeOptions {
   readonly durability: Durability
   readonly bitmap?: string
   readonly readOnly?: boolean
+  readonly tlsCertificate?: string
+  readonly tlsKey?: string
+  readonly tlsClientCa?: string
   readonly every?: number
+  readonly freeze?: string
+  readonly thaw?: string
+  readonly freezeTimeout?: number
+  readonly onLogError: OnLogError
 }
 
 export function serveCommand(program: Command, session: Session): void {
   withExamples(
     program
       .command('serve')
-      .description('serve raw files as disks over NBD and track every write, until Ctrl-C or SIGTERM')
-      .option('--disk <disk=file>', 'a disk and its raw file; again for more', collectDisk)
+      .description(
+        'serve raw files and block devices as disks over NBD and track every write, until Ctrl-C or SIGTERM',
+      )
+      .option('--disk <disk=file>', 'a disk and its raw file or block device; again for more', collectDisk)
       .option(
         '--nbd <door>',
         `unix:PATH, tcp:PORT or tcp:HOST:PORT; again for one of each (default: ${SOCKET_NAME} in the store's folder)`,
         collectDoor,
       )
+      .option('--tls-certificate <file>', "TLS, required on the TCP door: the server's certificate (PEM)")
+      .option('--tls-key <file>', 'its key (PEM, without a passphrase)')
+      .option('--tls-client-ca <file>', 'let in only clients with a certificate that this one signed (PEM)')
       .option('--bitmap <name>', 'add this bitmap to each disk that has none of that name')
       .option('--read-only', 'refuse every write')
       .addOption(
@@ -62,10 +76,28 @@ export function serveCommand(program: Command, session: Session): void {
           .choices(['process', 'power'])
           .default('power'),
       )
+      .addOption(
+        new Option(
+          '--on-log-error <what>',
+          'when the log cannot be written. stop: writes fail; continue: they go on unrecorded, and are told as lost',
+        )
+          .choices(['stop', 'continue'])
+          .default('stop'),
+      )
+      .option(
+        '--freeze <command>',
+        'run by /bin/sh before each point (backup begun, bank, checkpoint) of a disk',
+      )
+      .option(
+        '--thaw <command>',
+        'run after it, whatever became of it; in both $SLICELOG_DISK says whose guest',
+      )
+      .option('--freeze-timeout <seconds>', 'for each of the two (default: 30)', parseSeconds)
       .option('--every <seconds>', 'a line of status so often (default: 1 on a terminal)', parseSeconds),
     [
       'slicelog --store ./state serve --disk vm-17/vda=/srv/vda.raw --bitmap daily',
       'slicelog --store ./state serve --disk vda=a.raw --disk vdb=b.raw --nbd unix:/run/vm-17.sock --json',
+      "slicelog --store ./state serve --disk vda=a.raw --freeze 'virsh domfsfreeze vm-17' --thaw 'virsh domfsthaw vm-17'",
       "nbdinfo --map=qemu:dirty-bitmap:daily 'nbd+unix:///vm-17/vda?socket=state/nbd.sock'",
     ],
   ).action((options: ServeOptions) => serve(session, options))
@@ -102,6 +134,7 @@ function parseSeconds(words: string): number {
 
 async function serve(session: Session, options: ServeOptions): Promise<void> {
   const disks = disksOf(session, options)
+  const tls = tlsOf(session, options)
   if (session.options.commandId !== undefined) throw new UsageError('serve takes no --command-id: it serves.')
   await session.withFolder(
     async (folder) => {
@@ -112,7 +145,7 @@ async function serve(session: Session, options: ServeOptions): Promise<void> {
         socket: true,
       })
       try {
-        await whileServed(session, store, folder, disks, options)
+        await whileServed(session, store, folder, disks, options, tls)
       } finally {
         await store.close()
       }
@@ -128,7 +161,8 @@ async function serve(session: Session, options: ServeOptions): Promise<void> {
   )
 }
 
-function disksOf(session: Session, { disk: given, bitmap, readOnly }: ServeOptions): NbdDiskOptions[] {
+function disksOf(session: Session, options: ServeOptions): NbdDiskOptions[] {
+  const { disk: given, bitmap, readOnly } = options
   if (given === undefined) throw new UsageError('Which disks? Give --disk DISK=FILE, once or more.')
   const ids = given.map(({ disk }) => disk)
   const twice = ids.find((id, i) => ids.indexOf(id) < i)
@@ -138,7 +172,25 @@ function disksOf(session: Session, { disk: given, bitmap, readOnly }: ServeOptio
     file: session.path(file),
     readOnly: readOnly === true,
     ...(bitmap === undefined ? {} : { bitmap }),
+    onLogError: options.onLogError,
+    ...freezingOf(options),
   }))
+}
+
+function freezingOf({
+  freeze,
+  thaw,
+  freezeTimeout,
+}: ServeOptions): Pick<NbdDiskOptions, 'freeze' | 'thaw' | 'freezeTimeoutMs'> {
+  if ((freeze === undefined) !== (thaw === undefined))
+    throw new UsageError('Give both --freeze and --thaw, or none: nobody would undo the one.')
+  if (freeze === undefined || thaw === undefined) {
+    if (freezeTimeout !== undefined) throw new UsageError('--freeze-timeout needs --freeze and --thaw.')
+    return {}
+  }
+  if (freeze.trim() === '' || thaw.trim() === '')
+    throw new UsageError('--freeze and --thaw take a command, not empty words.')
+  return { freeze, thaw, ...(freezeTimeout === undefined ? {} : { freezeTimeoutMs: freezeTimeout * 1000 }) }
 }
 
 async function whileServed(
@@ -147,23 +199,18 @@ async function whileServed(
   folder: string,
   disks: readonly NbdDiskOptions[],
   options: ServeOptions,
+  tls: NbdTlsFiles | undefined,
 ): Promise<void> {
   const doors = options.nbd ?? { socket: join(folder, SOCKET_NAME) }
-  if (doors.tcp !== undefined && !isLoopback(doors.tcp.host))
-    session.note(
-      `slicelog: whoever reaches ${doors.tcp.host}:${doors.tcp.port} reads and writes these disks: there is no password, and no TLS yet.`,
-    )
+  if (doors.tcp !== undefined) sayOpen(session, doors.tcp, tls)
   session.signal.throwIfAborted()
   const line = statusLine(session.io.stderr)
   const lostBefore = new Map(store.disks().map(({ disk, lost }) => [disk, lost.length]))
   const served = await serveNbd(store, {
     disks,
     ...(doors.socket === undefined ? {} : { socket: session.path(doors.socket) }),
-    ...(doors.tcp === undefined ? {} : { tcp: doors.tcp }),
-    onError: sayOnce((words) => {
-      line.clear()
-      session.note(`slicelog: a client was refused: ${words}`)
-    }),
+    ...(doors.tcp === undefined ? {} : { tcp: { ...doors.tcp, ...(tls === undefined ? {} : { tls }) } }),
+    onError: sayErrors(session, () => line.clear()),
   })
   try {
     const lost = (disk: string) => store.diskInfo(disk).lost.slice(lostBefore.get(disk) ?? 0)
@@ -181,6 +228,34 @@ async function whileServed(
   await session.answer({ stopped: true, ...countsShape(served) }, () => `Stopped. ${totals(served)}`)
 }
 
+function tlsOf(session: Session, options: ServeOptions): NbdTlsFiles | undefined {
+  const { tlsCertificate: certificate, tlsKey: key, tlsClientCa: clientCa } = options
+  if (certificate === undefined && key === undefined && clientCa === undefined) return undefined
+  if (certificate === undefined || key === undefined)
+    throw new UsageError('TLS needs both --tls-certificate and --tls-key.')
+  if (options.nbd?.tcp === undefined)
+    throw new UsageError('TLS is for a TCP door, and there is none: give --nbd tcp:PORT or tcp:HOST:PORT.')
+  return {
+    certificate: session.path(certificate),
+    key: session.path(key),
+    ...(clientCa === undefined ? {} : { clientCa: session.path(clientCa) }),
+  }
+}
+
+/** Who may come in from elsewhere, where that is anybody. */
+function sayOpen(
+  session: Session,
+  { host, port }: NonNullable<Doors['tcp']>,
+  tls: NbdTlsFiles | undefined,
+): void {
+  if (isLoopback(host) || tls?.clientCa !== undefined) return
+  const why =
+    tls === undefined
+      ? 'there is no TLS and no password. Give --tls-certificate, --tls-key and --tls-client-ca'
+      : 'TLS hides what is sent, and keeps nobody out. Give --tls-client-ca'
+  session.note(`slicelog: whoever reaches ${host}:${port} reads and writes these disks: ${why}.`)
+}
+
 /** Found when the disk was attached (R32, R35). */
 function sayLost(session: Session, served: ServedNbd, lost: LostOf): void {
   for (const { disk } of served.disks)
@@ -195,6 +270,32 @@ function sayTooLong(session: Session, { socket }: ServedNbd): void {
     session.note(
       `slicelog: most clients take no socket path of more than ${CLIENT_PATH_BYTES_MAX} bytes; give a shorter one: --nbd unix:PATH.`,
     )
+}
+
+/** Not what a client was answered, which it knows. */
+const LOUD: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'THAW_FAILED',
+  'WRITES_UNRECORDED',
+  'SERVED_FILE_INVALID',
+])
+
+function sayErrors(session: Session, before: () => void): (error: unknown) => void {
+  const refused = sayOnce((words) => {
+    before()
+    session.note(`slicelog: a client was refused: ${words}`)
+  })
+  return (error) => {
+    if (!(error instanceof CheckpointError && LOUD.has(error.code))) return refused(error)
+    before()
+    sayLoud(session, error)
+  }
+}
+
+/** Somebody has to act, each time: also where a program reads the answers. */
+function sayLoud(session: Session, { code, message, facts }: CheckpointError): void {
+  if (session.options.json === true)
+    session.io.stderr.write(`${JSON.stringify({ error: { code, message, facts } })}\n`)
+  else session.note(`slicelog: ${message}`)
 }
 
 /** A log that failed refuses every write that comes: each reason is told once. */

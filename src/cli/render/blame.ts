@@ -1,4 +1,5 @@
 /** A blame for people: since when the range is covered, then its writes in a table, newest first. */
+import type { Extent } from '../../../events/types.ts'
 import type { Blame, BlamedTouch } from '../../audit/blame.ts'
 import type { Paint } from './paint.ts'
 import { wrapped } from './plot.ts'
@@ -41,7 +42,7 @@ export function blameReport(paint: Paint, blamed: Blame): string {
   if (blamed.resolution === 'window')
     lines.push(
       colors.dim(
-        'A window stands for writes that are known only together; its position and time are those of the last.',
+        'A window stands for writes that are known only together; its position and time are those of the last. What is maybe written counts as written: a power cut took the records (R30).',
       ),
     )
   if (blamed.more) lines.push(colors.dim('… and older ones; --limit shows more'))
@@ -97,15 +98,18 @@ function what(touch: BlamedTouch): [string, string | number, string | number] {
   switch (touch.kind) {
     case 'write':
       return [touch.op, touch.offset, text.bytes(touch.length)]
-    case 'window': {
-      const [first] = touch.extents
-      const more =
-        touch.extents.length > 1 ? `+${touch.extents.length - 1} more` : text.bytes(first?.[1] ?? 0)
-      return [`window of ${touch.writes === 0 ? '?' : text.count(touch.writes)}`, first?.[0] ?? '', more]
-    }
+    case 'window':
+      return [`window of ${touch.writes === 0 ? '?' : text.count(touch.writes)}`, ...ranges(touch)]
+    case 'maybe-written':
+      return ['maybe written', ...ranges(touch)]
     case 'lost':
       return ['lost stretch', '?', '?']
   }
+}
+
+function ranges({ extents: [first, ...others] }: { readonly extents: readonly Extent[] }) {
+  const more = others.length > 0 ? `+${others.length} more` : text.bytes(first?.[1] ?? 0)
+  return [first?.[0] ?? '', more] as const
 }
 
 function some(ids: readonly string[], most: number): string {

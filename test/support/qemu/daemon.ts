@@ -40,16 +40,16 @@ export class QemuDaemon {
   #writer: Nbd | undefined
   readonly #onExit = () => this.#process?.kill('SIGKILL')
 
-  private constructor(format: ImageFormat, bytes: number) {
+  private constructor(format: ImageFormat, bytes: number, root: string) {
     this.#format = format
     this.#nullBytes = bytes
-    this.#folder = mkdtempSync(join(tmpdir(), 'slicelog-qemu-'))
+    this.#folder = mkdtempSync(join(root, 'slicelog-qemu-'))
     process.on('exit', this.#onExit)
   }
 
-  /** Makes an empty image of `bytes` bytes and starts a daemon on it. */
-  static async start(format: ImageFormat, bytes: number): Promise<QemuDaemon> {
-    const daemon = new QemuDaemon(format, bytes)
+  /** Makes an empty image of `bytes` bytes, in a folder of its own in `root`, and starts a daemon on it. */
+  static async start(format: ImageFormat, bytes: number, root: string = tmpdir()): Promise<QemuDaemon> {
+    const daemon = new QemuDaemon(format, bytes, root)
     try {
       if (format === 'raw') {
         writeFileSync(daemon.#image, '')
@@ -83,6 +83,11 @@ export class QemuDaemon {
   get nbd(): Nbd {
     if (this.#writer === undefined) throw new Error('this daemon is not running')
     return this.#writer
+  }
+
+  /** For other programs: the writable export, or another one that was added through `qmp`. */
+  uri(name: string = WRITER): string {
+    return `nbd+unix:///${name}?socket=${this.#nbdPath}`
   }
 
   /** Of the daemon: e.g. `7.2.22`. */
