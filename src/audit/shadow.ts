@@ -48,7 +48,8 @@ function shadowFolder(source: string, target: string): void {
   const live = liveTables(from)
   const tables = new Set(tableFiles(from).map(({ name }) => name))
   for (const name of namesIn(from)) {
-    if (/^(CURRENT|MANIFEST-\d+|\d+\.log)$/.test(name)) copyFileSync(join(from, name), join(target, name))
+    if (/^(CURRENT|MANIFEST-\d+|\d+\.log|journal)$/.test(name))
+      copyFileSync(join(from, name), join(target, name))
     else if (name === 'LOCK' && writable(join(from, name))) symlinkSync(join(from, name), join(target, name))
     else if (tables.has(name) && live?.has(Number.parseInt(name, 10)) === true)
       symlinkSync(join(from, name), join(target, name))

@@ -92,8 +92,8 @@ export abstract class BaseLog implements EventLog {
     return result
   }
 
-  /** Runs `work` in one turn, while nothing is on its way to disk. */
-  protected betweenAppends<T>(work: () => T): Promise<T> {
+  /** Runs `work` while nothing is on its way to disk. */
+  protected betweenAppends<T>(work: () => T | Promise<T>): Promise<T> {
     const result = this.#tail.then(work)
     this.#tail = result.catch(() => undefined)
     return result
@@ -110,8 +110,9 @@ export abstract class BaseLog implements EventLog {
     }
     if (records.length === 0 && (!options.sync || this.#synced.next === this.#head.next)) return this.#head
     const head = headAfter(this.#head, records)
-    await this.#refuseKnownCommands(records)
-    const splice = await this.#splice(options)
+    // Asked first, since each wait costs a turn of the loop that every write has to pay.
+    if (records.some(({ commandId }) => commandId !== undefined)) await this.#refuseKnownCommands(records)
+    const splice = options.replace === undefined ? undefined : await this.#splice(options)
     const synced = options.sync ? head : this.#synced
     try {
       await this.store(records, head, synced, options.sync, splice)

@@ -18,11 +18,16 @@ import { removeOwner } from './owner.ts'
 import { Reclaimer } from './reclaim.ts'
 import { Packer, type Replacement, SMALL_EVENTS } from './repack.ts'
 import type { Splice } from './splice.ts'
+import { type Put, Staging } from './staging.ts'
 import { markTables } from './table-check.ts'
 import type { WalSync } from './wal-sync.ts'
 
 /** Bytes appended between two looks at which tables there are: 16 MiB are checked in a twentieth of a second. */
 const MARK_BYTES = 16 * 1024 * 1024
+
+/** With the encodings that the database has anyway: without them every put would copy its options. */
+const UNSYNCED_PUT = { sync: false, keyEncoding: 'view', valueEncoding: 'view' } as const
+const SYNCED_PUT = { ...UNSYNCED_PUT, sync: true } as const
 
 export interface LevelParts {
   readonly db: Database
@@ -43,7 +48,7 @@ interface Repacked {
   readonly after: number
 }
 
-type Operation = { type: 'put'; key: Uint8Array; value: Uint8Array } | { type: 'del'; key: Uint8Array }
+type Operation = Put | { readonly type: 'del'; readonly key: Uint8Array }
 
 export class LevelEventLog extends BaseLog implements AuditedLog {
   readonly #parts: LevelParts
@@ -58,6 +63,7 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
   /** Values before it lie in tables. */
   #inTables: number
   readonly #reclaimer: Reclaimer
+  readonly #staging: Staging
   #closing = false
 
   constructor(parts: LevelParts, head: LogHead, synced: LogHead) {
@@ -65,19 +71,26 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
     this.#parts = parts
     this.#inTables = head.next
     this.#reclaimer = new Reclaimer(parts.db)
+    this.#staging = new Staging(
+      parts.wal.folder,
+      () => this.head.next,
+      (values) => this.#putStaged(values),
+    )
   }
 
-  #view(): LevelSource {
+  /** Of all that is acknowledged. */
+  async #view(): Promise<LevelSource> {
+    await this.#staging.drained()
     const view = new LevelSource(this.#parts.db, () => this.#reclaimer.viewReleased())
     this.#reclaimer.viewOpened()
     return view
   }
 
-  protected override source(): Promise<OpenSource> {
+  protected override async source(): Promise<OpenSource> {
     try {
-      return Promise.resolve(this.#view())
+      return await this.#view()
     } catch (error) {
-      return Promise.reject(levelFailure(error))
+      throw levelFailure(error)
     }
   }
 
@@ -87,13 +100,16 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
    * Throws STORE_CLOSED.
    */
   frozen(): Promise<{ readonly source: LevelSource; readonly head: LogHead }> {
-    return this.withValuesStill(async () => {
-      try {
-        return { source: this.#view(), head: this.head }
-      } catch (error) {
-        throw levelFailure(error)
-      }
-    })
+    // In the order in which an append that replaces values waits for the two.
+    return this.betweenAppends(() =>
+      this.withValuesStill(async () => {
+        try {
+          return { source: await this.#view(), head: this.head }
+        } catch (error) {
+          throw levelFailure(error)
+        }
+      }),
+    )
   }
 
   /**
@@ -101,9 +117,10 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
    * Throws STORE_CLOSED.
    */
   moment<T>(beside: () => T): Promise<{ readonly log: FrozenLog; readonly beside: T }> {
-    return this.betweenAppends(() => {
+    return this.betweenAppends(async () => {
+      await this.#parts.headFile?.settled()
       try {
-        const source = this.#view()
+        const source = await this.#view()
         return { log: new FrozenLog(source, this.head, this.syncedHead), beside: beside() }
       } catch (error) {
         throw levelFailure(error)
@@ -118,23 +135,54 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
     sync: boolean,
     splice: Splice | undefined,
   ): Promise<void> {
-    const { db, headFile, wal } = this.#parts
+    const { headFile } = this.#parts
     if (headFile === undefined)
       throw new CheckpointError('STORE_CLOSED', 'the log was opened to be inspected only')
-    const operations = splice === undefined ? [] : await this.#spliced(splice)
-    for (const { first, bytes, commandId, count } of records) {
-      operations.push({ type: 'put', key: eventKey(first), value: bytes })
-      if (commandId !== undefined)
-        operations.push({ type: 'put', key: commandKey(commandId), value: positionBytes(first) })
-      if (count < SMALL_EVENTS) this.#small++
+    if (!sync && splice === undefined && (await this.#staging.take(records))) {
+      headFile.writeSoon(head, synced)
+      return
     }
+    const spliced = splice === undefined ? [] : await this.#spliced(splice)
+    const appended = records.flatMap(({ first, bytes, commandId }): Put[] => [
+      { type: 'put', key: eventKey(first), value: bytes },
+      ...(commandId === undefined
+        ? []
+        : [{ type: 'put' as const, key: commandKey(commandId), value: positionBytes(first) }]),
+    ])
+    for (const { count } of records) if (count < SMALL_EVENTS) this.#small++
+    await this.#staging.along((staged) => this.#putNow([...staged, ...spliced, ...appended], sync))
+    if (sync) {
+      await headFile.settled()
+      headFile.write(head, synced)
+    } else {
+      headFile.writeSoon(head, synced)
+    }
+  }
+
+  async #putNow(operations: Operation[], sync: boolean): Promise<void> {
+    const { db, wal } = this.#parts
     if (sync) await wal.before(this.#unsynced || operations.length === 0)
     this.#unsynced = !sync
     this.#appended = true
-    if (operations.length > 0) await db.batch(operations, { sync })
+    const [only] = operations
+    // One record and nothing else: a put costs LevelDB the same, and its wrapper half.
+    if (operations.length === 1 && only!.type === 'put')
+      await db.put(only!.key, only!.value, sync ? SYNCED_PUT : UNSYNCED_PUT)
+    else if (operations.length > 0) await db.batch(operations, { sync })
     if (sync) await wal.after()
-    headFile.write(head, synced)
-    this.#unmarked += records.reduce((sum, { bytes }) => sum + bytes.length, 0)
+    this.#grown(operations)
+  }
+
+  async #putStaged(values: Put[]): Promise<void> {
+    this.#unsynced = true
+    this.#appended = true
+    this.#small += values.length
+    await this.#parts.db.batch(values, { sync: false })
+    this.#grown(values)
+  }
+
+  #grown(operations: readonly Operation[]): void {
+    for (const operation of operations) if (operation.type === 'put') this.#unmarked += operation.value.length
     if (this.#unmarked >= MARK_BYTES) this.#mark()
     if (this.#small >= this.#parts.repackEvery && this.#repacking === undefined) this.#repackInBackground()
   }
@@ -213,11 +261,10 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
 
   async #repack(signal: AbortSignal | undefined): Promise<Repacked> {
     // A splice that has begun and is not stored yet is in no view, and in the count already: what is seen then is gone soon.
-    const { source, head, splices } = await this.withValuesStill(async () => ({
-      source: this.#view(),
-      head: this.head,
-      splices: this.#splices,
-    }))
+    const { source, head, splices } = await this.withValuesStill(async () => {
+      const { head } = this
+      return { source: await this.#view(), head, splices: this.#splices }
+    })
     const to = head.next - 1
     let from = 0
     let before = 0
@@ -275,7 +322,7 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
   }
 
   async *rawEntries(from = 0): RawEntries {
-    const source = this.#view()
+    const source = await this.#view()
     try {
       yield* source.rawEntries(from)
     } finally {
@@ -284,7 +331,7 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
   }
 
   async startOfValue(position: number): Promise<number | undefined> {
-    const source = this.#view()
+    const source = await this.#view()
     try {
       return (await source.floor(position))?.position
     } finally {
@@ -301,6 +348,9 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
       if (headFile !== undefined && !this.failed) await this.#endCleanly(headFile)
     } finally {
       try {
+        // What either met was told to an append, or nobody was promised anything by it.
+        await headFile?.settled().catch(() => undefined)
+        await this.#staging.close()
         headFile?.close()
         removeOwner(ownerFile)
       } finally {
@@ -316,10 +366,13 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
 
   /** After this nothing is left in a write-ahead file: everything is in synced tables, compressed. */
   async #endCleanly(headFile: HeadFile): Promise<void> {
+    await this.#staging.drained()
     if (this.#small > 0) await this.repackSome().catch(() => undefined)
     // Compacting a range that holds nothing only writes out what is in memory.
     if (this.#appended) await this.#parts.db.compactRange(FAR, FARTHER)
+    await headFile.settled()
     headFile.write(this.head, this.head, 'closed')
     headFile.sync()
+    this.#staging.remove()
   }
 }

@@ -13,6 +13,7 @@ import { logDamaged } from './damaged.ts'
 import type { StoredEntry } from './entries.ts'
 import type { LogHead } from './event-log.ts'
 import { HeadFile, type HeadFileContent, type HeadSlot, readHeadFile } from './head-file.ts'
+import { takeFromJournal } from './journal.ts'
 import { COMMAND_KEYS, eventKey, positionOf } from './keys.ts'
 import { checkLog, type Verdict } from './level-check.ts'
 import { LevelEventLog } from './level-log.ts'
@@ -162,10 +163,11 @@ async function openChecked(
   heads: HeadFileContent,
   aside: Aside | undefined,
 ): Promise<OpenedLevelLog> {
+  const journalBytes = await takeFromJournal(db, options.folder)
   const source = new LevelSource(db)
   let verdict: Verdict
   try {
-    verdict = await checkLog(source, heads, options.bootId, aside?.bytes ?? 0)
+    verdict = await checkLog(source, heads, options.bootId, (aside?.bytes ?? 0) + journalBytes)
   } finally {
     await source.release()
   }

@@ -7,7 +7,8 @@
 import { mkdir, readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { readHeader } from '../../events/record.ts'
-import { isCommandKey, positionBytes, positionOf, positionOfEventKey, REPACK_KEY } from './keys.ts'
+import { readJournal } from './journal.ts'
+import { eventKey, isCommandKey, positionBytes, positionOf, positionOfEventKey, REPACK_KEY } from './keys.ts'
 import { chunks, type Database, database } from './level-source.ts'
 import { salvageTable, salvageWal, type Version } from './salvage-files.ts'
 
@@ -53,6 +54,7 @@ export class Salvage {
     const salvage = new Salvage(folder, db)
     try {
       await salvage.#files(log, FROM_LOG)
+      await salvage.#journal(log)
       for (const aside of asides) await salvage.#files(aside, FROM_ASIDE)
       return salvage
     } catch (error) {
@@ -80,6 +82,17 @@ export class Salvage {
       for (let at = 0; at < versions.length; at += BATCH)
         await this.#stage(versions.slice(at, at + BATCH), source)
     }
+  }
+
+  /** Much of it is in the log as well, joined with others: it has to prove that it belongs. */
+  async #journal(folder: string): Promise<void> {
+    const versions = readJournal(folder).map(({ position, value }) => ({
+      key: eventKey(position),
+      sequence: 0,
+      value,
+    }))
+    for (let at = 0; at < versions.length; at += BATCH)
+      await this.#stage(versions.slice(at, at + BATCH), FROM_ASIDE)
   }
 
   async #stage(versions: readonly Version[], source: Source): Promise<void> {

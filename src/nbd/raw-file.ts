@@ -5,9 +5,10 @@
  * Zeroes are written only where the file does not read as zeroes already, so a sparse file stays sparse. Costs: a read of what
  * is zeroed, no copy of what is written.
  */
-import { constants, read as readAt, write as writeAt } from 'node:fs'
+import { constants, read as readAt, readSync, write as writeAt, writeSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { CheckpointError } from '../errors.ts'
+import { Pace } from '../log/pace.ts'
 import { BlockDevice } from './block-device.ts'
 import { FileMarks, type MarkSource } from './file-mark.ts'
 
@@ -19,9 +20,9 @@ export interface DiskBytes {
   readonly changedAt: number | null
   /** By what they are known again (R35); left out where nothing is. */
   readonly marks?: MarkSource
-  read(offset: number, length: number): Promise<Uint8Array>
-  /** `data` must stay as it is until this is settled. */
-  write(offset: number, data: Uint8Array): Promise<void>
+  read(offset: number, length: number): Promise<Uint8Array> | Uint8Array
+  /** `data` must stay as it is until this is settled. Nothing: it was done at once. */
+  write(offset: number, data: Uint8Array): Promise<void> | undefined
   /** `allocate`: also where it reads as zeroes already. */
   zero(offset: number, length: number, allocate: boolean): Promise<void>
   /** What was written survives a power cut afterwards. */
@@ -31,11 +32,16 @@ export interface DiskBytes {
 
 const ZEROES = Buffer.alloc(256 * 1024)
 
+/** Up to this many bytes a transfer may be made on the main thread, where such are quick: a copy to or from the page cache. */
+const QUICK_BYTES_MAX = 64 * 1024
+
 export class RawFile implements DiskBytes {
   readonly size: number
   readonly changedAt: number | null
   readonly marks: MarkSource
   readonly #file: FileHandle
+  readonly #reads = new Pace()
+  readonly #writes = new Pace()
 
   private constructor(file: FileHandle, size: number, changedAt: number | null, marks: MarkSource) {
     this.#file = file
@@ -70,14 +76,18 @@ export class RawFile implements DiskBytes {
     }
   }
 
-  async read(offset: number, length: number): Promise<Uint8Array> {
+  read(offset: number, length: number): Promise<Uint8Array> | Uint8Array {
     const into = Buffer.allocUnsafe(length)
-    await this.#readInto(into, offset)
-    return into
+    if (length > QUICK_BYTES_MAX || !this.#reads.isQuick) return this.#readInto(into, offset)
+    const done = this.#reads.run(() => readSync(this.#file.fd, into, 0, length, offset))
+    return done === length ? into : this.#readInto(into, offset, done)
   }
 
-  async write(offset: number, data: Uint8Array): Promise<void> {
-    for (let done = 0; done < data.length; ) done += await this.#writeSome(data, done, offset + done)
+  write(offset: number, data: Uint8Array): Promise<void> | undefined {
+    const { length } = data
+    if (length > QUICK_BYTES_MAX || !this.#writes.isQuick) return this.#writeFrom(data, offset)
+    const done = this.#writes.run(() => writeSync(this.#file.fd, data, 0, length, offset))
+    return done === length ? undefined : this.#writeFrom(data, offset, done)
   }
 
   async zero(offset: number, length: number, allocate: boolean): Promise<void> {
@@ -103,14 +113,19 @@ export class RawFile implements DiskBytes {
     return into.equals(ZEROES.subarray(0, into.length))
   }
 
-  async #readInto(into: Buffer, offset: number): Promise<void> {
-    for (let done = 0; done < into.length; ) {
+  async #readInto(into: Buffer, offset: number, from = 0): Promise<Buffer> {
+    for (let done = from; done < into.length; ) {
       const more = await this.#readSome(into, done, offset + done)
       // Never zeroes in place of bytes that somebody took away.
       if (more === 0)
         throw new Error(`the file ends at byte ${offset + done}: it was cut while it was served`)
       done += more
     }
+    return into
+  }
+
+  async #writeFrom(data: Uint8Array, offset: number, from = 0): Promise<void> {
+    for (let done = from; done < data.length; ) done += await this.#writeSome(data, done, offset + done)
   }
 
   #readSome(into: Buffer, at: number, offset: number): Promise<number> {

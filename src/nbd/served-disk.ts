@@ -11,8 +11,10 @@
 
 import type { WriteOp } from '../../events/types.ts'
 import { CheckpointError } from '../errors.ts'
+import type { Core, Move } from '../store/core.ts'
 import type { Disk } from '../store/disk.ts'
-import type { Store } from '../store/store.ts'
+import { coreOf, type Store } from '../store/store.ts'
+import type { WriteRange } from '../store/types.ts'
 import { listContexts, openContext } from './contexts.ts'
 import { toNbdError } from './errno.ts'
 import { NbdError } from './errors.ts'
@@ -46,12 +48,15 @@ export class ServedDisk implements NbdExport {
   readonly readOnly: boolean
   readonly size: number
   readonly #store: Store
+  readonly #core: Core
   readonly #disk: Disk
   readonly #bytes: DiskBytes
   readonly #flushes: SharedFlush
   readonly #without: WithoutLog | null
   readonly #marks: Marks | null
-  readonly #running = new Set<Promise<unknown>>()
+  /** Calls under way, and who waits for the last of them to end. */
+  #running = 0
+  #idle: (() => void) | null = null
   #closing: Promise<void> | undefined
 
   private constructor(
@@ -67,6 +72,7 @@ export class ServedDisk implements NbdExport {
     this.readOnly = options.readOnly === true
     this.size = bytes.size
     this.#store = store
+    this.#core = coreOf(store)
     this.#disk = disk
     this.#bytes = bytes
     this.#without = without
@@ -168,7 +174,10 @@ export class ServedDisk implements NbdExport {
   }
 
   async #end(): Promise<void> {
-    await Promise.allSettled([...this.#running])
+    if (this.#running > 0)
+      await new Promise<void>((resolve) => {
+        this.#idle = resolve
+      })
     try {
       if (!this.readOnly) {
         await this.#bytes.sync()
@@ -192,31 +201,33 @@ export class ServedDisk implements NbdExport {
   }
 
   /** Log first (R31, R33); a change whose bytes fail afterwards keeps its bits. */
-  #change(op: WriteOp, offset: number, length: number, fua: boolean, move: () => unknown): Promise<void> {
+  #change(op: WriteOp, offset: number, length: number, fua: boolean, move: Move): Promise<void> {
     return this.#run(async () => {
       if (this.readOnly) throw new NbdError('EPERM', `export "${this.name}" is served read-only`)
-      if (length > 0) {
-        this.#marks?.changing()
-        try {
-          await recordOrGoOn(this.#disk, this.#without, [{ offset, length, op }], move)
-        } finally {
-          this.#marks?.changed()
-        }
-      }
+      if (length > 0) await this.#record({ offset, length, op }, move)
       if (fua) await this.#flushes.run()
     })
   }
 
+  async #record(range: WriteRange, move: Move): Promise<void> {
+    const record = (moving: Move) => this.#core.recordServed(this.#disk.id, range, moving)
+    this.#marks?.changing()
+    try {
+      await (this.#without === null ? record(move) : recordOrGoOn(this.#without, record, move))
+    } finally {
+      this.#marks?.changed()
+    }
+  }
+
   async #run<T>(work: () => T | Promise<T>): Promise<T> {
     if (this.#closing !== undefined) throw new NbdError('ESHUTDOWN', `export "${this.name}" is going away`)
-    const running = Promise.resolve().then(work)
-    this.#running.add(running)
+    this.#running++
     try {
-      return await running
+      return await work()
     } catch (error) {
       throw toNbdError(error)
     } finally {
-      this.#running.delete(running)
+      if (--this.#running === 0) this.#idle?.()
     }
   }
 }

@@ -6,10 +6,9 @@
  * Costs a file of 4 KiB while the disk is served, and nothing per write until the log fails.
  */
 import { CheckpointError } from '../errors.ts'
-import type { Disk } from '../store/disk.ts'
+import type { Move } from '../store/core.ts'
 import { pathsOf } from '../store/folder.ts'
 import { coreOf, type Store } from '../store/store.ts'
-import type { Writes } from '../store/types.ts'
 import { UnrecordedMark } from '../store/unrecorded.ts'
 
 /** What clients see when the log cannot be written: writes that fail, or nothing. */
@@ -114,22 +113,20 @@ export class WithoutLog {
   }
 }
 
-/** Log first (R31); where there is none any more, the bytes alone. */
+/** Log first (R31): `record` records and then moves; where there is no log any more, the bytes alone. */
 export async function recordOrGoOn(
-  disk: Disk,
-  without: WithoutLog | null,
-  writes: Writes,
-  move: () => unknown,
+  without: WithoutLog,
+  record: (move: Move) => Promise<void>,
+  move: Move,
 ): Promise<void> {
-  if (without === null) return void (await disk.recordWrites(writes, move))
   if (!without.going) {
     let recorded = false
     try {
-      const moveRecorded = () => {
+      await record(() => {
         recorded = true
         return move()
-      }
-      return void (await disk.recordWrites(writes, moveRecorded))
+      })
+      return
     } catch (failure) {
       if (recorded) throw failure
       await without.goOn(failure)

@@ -16,14 +16,19 @@ import type { Catalog } from '../../projections/catalog.ts'
 import { assert, CheckpointError } from '../errors.ts'
 import { limits } from '../limits.ts'
 import type { EventLog, LogHead, Swap } from '../log/event-log.ts'
+import { Arms } from './arms.ts'
 import type { ClockReading, LogClock } from './clock.ts'
 import { PendingDisk, type Recorded, type RowBuffers, type Waiter } from './incoming.ts'
 import { Draft, LogTail } from './log-tail.ts'
+import { Moves, type Moving } from './moves.ts'
 import type { State } from './state.ts'
 import type { Durability, Writes } from './types.ts'
 
 /** Row buffers kept for later batches: one is filled while one is put and one is folded. */
 const SPARE_BUFFERS = 3
+
+/** Served writes that came alone, before it is looked again whether more come together. */
+const ALONE_BATCHES = 32
 
 /** Rows after which a waiting batch is closed and the next one begun. */
 const BATCH_ROWS = 16 * limits.recordWritesMax
@@ -35,9 +40,6 @@ interface WriteBatch {
   /** A call with times of its own travels alone. */
   readonly sealed: boolean
 }
-
-/** Writes whose bytes are on their way, by disk number. */
-type Moving = ReadonlyMap<number, ReadonlySet<WriteColumns>>
 
 /** What a decided command wants recorded, and how its answer is made once it is. */
 export interface Decided<T> {
@@ -88,6 +90,7 @@ interface Batch {
   readonly done: readonly Done[]
   /** Whose columns `folded` looks at. */
   readonly rows: readonly PendingDisk[]
+  readonly sync: boolean
 }
 
 interface InFlight {
@@ -111,13 +114,18 @@ export class Committer {
   readonly #sync: boolean
   readonly #hooks: CommitterHooks
   readonly #queue: (WriteBatch | CommandEntry)[] = []
-  readonly #moves = new Map<number, Set<WriteColumns>>()
+  /** Recorded writes whose bytes are on their way (R8). */
+  readonly moves = new Moves()
+  /** By disk number. */
+  readonly #arms = new Map<number, Arms>()
   readonly #spare: RowBuffers[] = []
   #inFlight: InFlight | null = null
   /** What the queue holds: a log that hangs must not take all memory, whether callers await or not. */
   #waitingCalls = 0
   #waitingRows = 0
   #running = false
+  /** Batches of served writes to begin at once, since the last one that was gathered was a single write. */
+  #alone = 0
   #idle: Promise<void> = Promise.resolve()
   #failure: CheckpointError | null = null
   #closed = false
@@ -152,11 +160,7 @@ export class Committer {
       }
       const timed = !Array.isArray(writes) && (writes as WriteColumns)?.times !== undefined
       const batch = this.#openBatch(timed, disk, size)
-      let pending = batch.disks.get(disk)
-      if (pending === undefined) {
-        pending = new PendingDisk(disk, id, size, this.#spare.pop())
-        batch.disks.set(disk, pending)
-      }
+      const pending = this.#pendingOf(batch, disk, id, size)
       const from = pending.rows
       let count = 0
       try {
@@ -165,12 +169,47 @@ export class Committer {
         reject(error)
         return
       }
-      batch.rows += count
-      this.#waitingRows += count
-      this.#waitingCalls++
-      pending.waiters.push({ from, count, resolve, reject, onRecorded })
-      this.#start()
+      this.#takeIn(batch, pending, { from, count, resolve, reject, onRecorded })
     })
+  }
+
+  /**
+   * One range, not empty, from a door that serves the disk: no object for it, and at level `power` a sync only where it touches
+   * a granule that is not armed (R30). `recorded` is called once in place of a promise, inside the fold: it must not throw.
+   * @throws the codes of `PendingDisk.take`, STORE_FAILED, STORE_CLOSED; later failures go to `reject`
+   */
+  recordServed(
+    disk: { readonly number: number; readonly id: string; readonly size: number },
+    offset: number,
+    length: number,
+    op: number,
+    recorded: () => void,
+    reject: (error: unknown) => void,
+  ): void {
+    const refusal = this.#refusal()
+    if (refusal !== null) throw refusal
+    const batch = this.#openBatch(false, disk.number, disk.size)
+    const pending = this.#pendingOf(batch, disk.number, disk.id, disk.size)
+    const from = pending.rows
+    pending.takeOne(offset, length, op)
+    this.#takeIn(batch, pending, { from, count: 1, resolve: nothing, reject, onRecorded: recorded }, true)
+  }
+
+  #pendingOf(batch: WriteBatch, disk: number, id: string, size: number): PendingDisk {
+    let pending = batch.disks.get(disk)
+    if (pending === undefined) {
+      pending = new PendingDisk(disk, id, size, this.#spare.pop())
+      batch.disks.set(disk, pending)
+    }
+    return pending
+  }
+
+  #takeIn(batch: WriteBatch, pending: PendingDisk, waiter: Waiter, gathering = false): void {
+    batch.rows += waiter.count
+    this.#waitingRows += waiter.count
+    this.#waitingCalls++
+    pending.waiters.push(waiter)
+    this.#start(gathering)
   }
 
   execute<T>(work: CommandWork<T>): Promise<T> {
@@ -288,22 +327,6 @@ export class Committer {
     })
   }
 
-  /** Remembers a write whose bytes are still moving, until `settled` (R8). */
-  trackMove(disk: number, columns: WriteColumns): () => void {
-    let moves = this.#moves.get(disk)
-    if (moves === undefined) {
-      moves = new Set()
-      this.#moves.set(disk, moves)
-    }
-    moves.add(columns)
-    return () => moves.delete(columns)
-  }
-
-  /** What is in flight now; a copy. */
-  movesNow(): Moving {
-    return new Map([...this.#moves].map(([disk, moves]) => [disk, new Set(moves)]))
-  }
-
   /** Resolves when everything handed in so far has ended. */
   async settled(): Promise<void> {
     while (this.#running) await this.#idle
@@ -339,11 +362,19 @@ export class Committer {
     return batch
   }
 
-  #start(): void {
+  /**
+   * A microtask later, so that every call of this turn joins the first batch; `gathering`: after everything that the sockets have by
+   * now, since requests come one by one however many were sent. Where that found a single one it is left out for a while.
+   */
+  #start(gathering = false): void {
     if (this.#running) return
     this.#running = true
-    // A microtask later, so that every call of this turn joins the first batch.
-    this.#idle = Promise.resolve().then(() => this.#drain())
+    const gather = gathering && --this.#alone < 0
+    const turn = gather ? new Promise<void>((resolve) => setImmediate(resolve)) : Promise.resolve()
+    this.#idle = turn.then(() => {
+      if (gather) this.#alone = this.#waitingCalls > 1 ? 0 : ALONE_BATCHES
+      return this.#drain()
+    })
   }
 
   async #drain(): Promise<void> {
@@ -407,7 +438,7 @@ export class Committer {
       }
     }
     if (next !== null) {
-      const put = this.#log.append(next.records, { expected: next.records[0]!.first, sync: this.#sync })
+      const put = this.#log.append(next.records, { expected: next.records[0]!.first, sync: next.sync })
       put.catch(() => undefined) // Seen when it is awaited above; until then it must not count as unhandled.
       this.#inFlight = { batch: next, put }
     }
@@ -455,11 +486,31 @@ export class Committer {
       base += good.rows
     }
     this.#tail.rows(rows, reading.time, draft)
-    if (draft.records.length > 0) return { ...draft, done, rows }
+    if (draft.records.length > 0) return { ...draft, done, rows, sync: this.#mustSync(rows, reading.time) }
     // Only empty calls: they are answered in their turn, after what was in flight before them.
     tellRecorded(done)
     resolveAll(done)
     return null
+  }
+
+  /** At level `power` all but rows of served disks on granules that are armed (R30). */
+  #mustSync(rows: readonly PendingDisk[], time: number): boolean {
+    if (!this.#sync) return false
+    let must = rows.length === 0
+    for (const pending of rows) {
+      if (!pending.armable) must = true
+      else if (this.#armsOf(pending).take(pending.columns(0, pending.rows), time)) must = true
+    }
+    return must
+  }
+
+  #armsOf({ disk, size }: PendingDisk): Arms {
+    let arms = this.#arms.get(disk)
+    if (arms?.size !== size) {
+      arms = new Arms(size)
+      this.#arms.set(disk, arms)
+    }
+    return arms
   }
 
   /** Rows that a resize, a removal or the log's time overtook between the call and now are refused, call by call. */
@@ -533,7 +584,8 @@ export class Committer {
     const { records, folded } = draft
     const landed = folded.at(-1)!
     assert(landed.kind === 'events', 'a command lands as an events record')
-    this.#tail.rows(this.#movesInFlight(quiet, events, moving), reading.time, draft)
+    this.#tail.rows(this.moves.again(quiet, events, this.#state.catalog, moving), reading.time, draft)
+    this.#disarm(quiet)
     try {
       await this.#log.append(records, { expected: records[0]!.first, sync: true })
     } catch (cause) {
@@ -561,28 +613,12 @@ export class Committer {
     this.#clock.told()
   }
 
-  /** R8: a write that was logged and had not landed at the point is recorded again right after it. */
-  #movesInFlight(
-    disks: readonly string[],
-    events: readonly DomainEvent[],
-    earlier: Moving = new Map(),
-  ): PendingDisk[] {
-    const again: PendingDisk[] = []
+  /** Arms end at a point: what is written after it gets a record of its own after it, synced. */
+  #disarm(disks: readonly string[]): void {
     for (const id of disks) {
       const disk = this.#state.catalog.disk(id)
-      if (disk === undefined) continue
-      const moves = new Set([...(earlier.get(disk.number) ?? []), ...(this.#moves.get(disk.number) ?? [])])
-      if (moves.size === 0) continue
-      if (events.some((event) => event.type === 'disk-removed' && event.disk === id)) continue
-      const size = events.reduce(
-        (now, event) => (event.type === 'disk-resized' && event.disk === id ? event.size : now),
-        disk.size,
-      )
-      const pending = new PendingDisk(disk.number, id, size)
-      for (const columns of moves) pending.take(clip(columns, size))
-      if (pending.rows > 0) again.push(pending)
+      if (disk !== undefined) this.#arms.delete(disk.number)
     }
-    return again
   }
 
   #fail(cause: unknown): void {
@@ -628,12 +664,6 @@ function rejectAll(done: readonly Done[], error: CheckpointError): void {
   for (const { waiters } of done) for (const { reject } of waiters) reject(error)
 }
 
-function clip(columns: WriteColumns, size: number): WriteColumns {
-  const offsets = columns.offsets.map((offset) => Math.min(offset, size))
-  const lengths = columns.lengths.map((length, i) => Math.min(length, size - offsets[i]!))
-  return { offsets, lengths, ops: columns.ops }
-}
-
 function queueFull(calls: number, rows: number): CheckpointError {
   return new CheckpointError(
     'QUEUE_FULL',
@@ -649,3 +679,5 @@ function timeBehindLog(time: number, last: number): CheckpointError {
     { time, last },
   )
 }
+
+function nothing(): void {}

@@ -3,7 +3,15 @@
  * the committer. The public faces (store.ts, disk.ts, bitmap.ts, backup.ts) translate to this and add nothing.
  */
 import type { EncodedRecord } from '../../events/record.ts'
-import type { Base, LogRecord, LostStretch, Point, RecordMeta, WriteColumns } from '../../events/types.ts'
+import {
+  type Base,
+  type LogRecord,
+  type LostStretch,
+  type Point,
+  type RecordMeta,
+  WRITE_OPS,
+  type WriteColumns,
+} from '../../events/types.ts'
 import { type Catalog, endOf } from '../../projections/catalog.ts'
 import type { DiskState } from '../../projections/state.ts'
 import { type Answer, answersOf } from '../commands/answer.ts'
@@ -45,8 +53,12 @@ import type {
   PlanRequest,
   PointInput,
   SinceInput,
+  WriteRange,
   Writes,
 } from './types.ts'
+
+/** Moves the bytes of a recorded write: at once, or until its promise is settled. */
+export type Move = () => Promise<void> | undefined
 
 /** A begin as a caller gives it: the base as a moment, the id optional. */
 export interface BeginCommand extends Omit<BeginBackup, 'base' | 'backup' | 'copiedBy'> {
@@ -295,11 +307,9 @@ export class Core {
     let landed = () => {}
     const begin = (disk: number, columns: WriteColumns) => {
       if (move === undefined) return
-      landed = this.committer.trackMove(disk, columns)
+      landed = this.committer.moves.track(disk, columns)
       moving = Promise.resolve().then(move)
-      const settled = moving.then(nothing, nothing) // Awaited below; a rejection before that must not count as unhandled.
-      this.#moving.add(settled)
-      void settled.then(() => this.#moving.delete(settled))
+      this.#remember(moving)
     }
     const recorded = await this.#enter(() => this.#record(id, writes, begin))
     try {
@@ -308,6 +318,56 @@ export class Core {
       landed()
     }
     return recorded
+  }
+
+  /** A move under way: awaited by whoever began it; a rejection before that must not count as unhandled. */
+  #remember(moving: Promise<unknown>): void {
+    const settled = moving.then(nothing, nothing)
+    this.#moving.add(settled)
+    void settled.then(() => this.#moving.delete(settled))
+  }
+
+  /**
+   * R8, R30, R31: one range, not empty, of a disk that a door of ours serves, with the move of its bytes: called as soon as the
+   * range is recorded, and over at once when it returns nothing. Rejects with the errors of `recordWrites`, or the move's.
+   */
+  recordServed(id: string, { offset, length, op }: WriteRange, move: Move): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#closing) throw storeClosed()
+      const disk = findDisk(this.catalog, id)
+      if (!this.isAttached(disk)) throw new Error(`slicelog bug: disk ${id} is served and not attached`)
+      const code = op === undefined ? 0 : WRITE_OPS.indexOf(op)
+      const recorded = (): void => {
+        try {
+          const moving = move()
+          if (moving === undefined) resolve()
+          else this.#landing(disk.number, offset, length, code, moving).then(resolve, reject)
+        } catch (error) {
+          reject(error)
+        }
+      }
+      this.committer.recordServed(disk, offset, length, code, recorded, reject)
+    })
+  }
+
+  async #landing(
+    disk: number,
+    offset: number,
+    length: number,
+    op: number,
+    moving: Promise<void>,
+  ): Promise<void> {
+    this.#remember(moving)
+    const landed = this.committer.moves.track(disk, {
+      offsets: Float64Array.of(offset),
+      lengths: Float64Array.of(length),
+      ops: Uint8Array.of(op),
+    })
+    try {
+      await moving
+    } finally {
+      landed()
+    }
   }
 
   async #record(
@@ -382,7 +442,7 @@ export class Core {
       try {
         const { events, answers } = decideTransaction(catalog, resolved, context)
         // A move that lands while the snapshot is taken may be in it or not: it has to be on both sides (R8).
-        const moving = options.snapshot === undefined ? undefined : this.committer.movesNow()
+        const moving = options.snapshot === undefined ? undefined : this.committer.moves.now()
         if (options.snapshot !== undefined) await takeSnapshot(options.snapshot)
         return {
           events,

@@ -25,7 +25,7 @@ export interface Waiter {
   readonly count: number
   readonly resolve: (recorded: Recorded) => void
   readonly reject: (error: unknown) => void
-  /** Told right after the fold, before any later command: registers a move in flight (R8). */
+  /** Told right after the fold, before any later command: begins the move, or registers it (R8). Must not throw. */
   readonly onRecorded: ((first: number) => void) | null
 }
 
@@ -46,6 +46,8 @@ export class PendingDisk {
   ops: Uint8Array | null = null
   times: Float64Array | null = null
   rows = 0
+  /** Whether every row came with `takeOne`, from a door that arms granules (R30). */
+  armable = true
   readonly waiters: Waiter[] = []
 
   /** `buffers`: of rows that nobody looks at any more. */
@@ -83,6 +85,7 @@ export class PendingDisk {
    */
   take(writes: Writes): number {
     const before = this.rows
+    this.armable = false
     try {
       if (isColumns(writes)) this.#takeColumns(writes)
       else this.#takeRanges(writes)
@@ -91,6 +94,17 @@ export class PendingDisk {
       throw error
     }
     return this.rows - before
+  }
+
+  /** One range without an object for it, not empty: the errors of `take`. `op` is a code of WRITE_OPS. */
+  takeOne(offset: number, length: number, op: number): void {
+    this.#check(offset, length, 0)
+    this.reserve(1)
+    const row = this.rows++
+    this.offsets[row] = offset
+    this.lengths[row] = length
+    if (op !== 0) this.ops ??= new Uint8Array(this.offsets.length)
+    if (this.ops !== null) this.ops[row] = op
   }
 
   #takeRanges(ranges: readonly WriteRange[]): void {

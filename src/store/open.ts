@@ -26,6 +26,7 @@ import {
 } from './folder.ts'
 import { thisMachine } from './machine.ts'
 import { policyOf } from './policy.ts'
+import { decidePowerLoss } from './power-loss.ts'
 import { rebuild } from './rebuild.ts'
 import type { FoldWrites } from './snapshots.ts'
 import { SpanIndex } from './span-index.ts'
@@ -140,13 +141,11 @@ function stillRunning(options: MemoryOpenOptions): boolean {
 /** R10, R32: interrupted backups are found, and what a restart of the machine may have cost is declared. */
 async function recover(core: Core, end: End, folder: string | null): Promise<void> {
   const synced = end.syncedHead
-  const events = decideRecovery(core.catalog, {
-    clean: end.clean,
-    bootChanged: end.bootChanged,
-    level: end.level,
-    syncedPosition: synced.next - 1,
-    syncedTime: synced.time,
-  })
+  const { clean, bootChanged, level } = end
+  // First, so that nothing of a disk stands between its last event and what is told to have come after it (R3).
+  const events = !clean && bootChanged && level === 'power' ? await decidePowerLoss(core) : []
+  const facts = { clean, bootChanged, level, syncedPosition: synced.next - 1, syncedTime: synced.time }
+  events.push(...decideRecovery(core.catalog, facts))
   const marks = folder === null ? null : pathsOf(folder).unrecorded
   if (marks !== null) events.push(...(await unrecordedStretches(core, await setMarks(marks))))
   if (events.length > 0)

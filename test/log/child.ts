@@ -13,5 +13,7 @@ for (let i = 0; i < Number(count) || mode === 'forever'; i++) {
   const head = await log.append([record], { expected: record.first, sync: mode !== 'forever' && i === 5 })
   if (i >= Number(count)) process.stdout.write(`${head.next}\n`)
 }
+// Whoever reads waits until LevelDB has all of it.
+for await (const _ of log.read()) break
 process.stdout.write(`ready ${log.head.next}\n`)
 setInterval(() => undefined, 1000)

@@ -1,10 +1,11 @@
 /** The hole that LevelDB leaves between its write-ahead files, closed before a synced append is acknowledged. */
 import { spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { cpSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { ContractChain } from '../../src/log/contract.ts'
+import { journalPath } from '../../src/log/journal.ts'
 import { openIn } from './open.ts'
 import { temporaryFolder } from './support.ts'
 
@@ -17,17 +18,38 @@ test('R30: before a synced append, write-ahead files with unsynced records are s
   synced.length = 0
   await log.append([chain.writes(1)], { expected: 1, sync: true })
   expect(synced).toEqual([])
-  await log.append([chain.writes(1)], { expected: 2, sync: false })
+  // Too much for the journal, so that it goes into a write-ahead file at once.
+  await log.append([chain.writes(4000)], { expected: 2, sync: false })
   expect(log.syncedHead.next).toBe(2)
-  await log.append([chain.writes(1)], { expected: 3, sync: true })
+  await log.append([chain.writes(1)], { expected: 4002, sync: true })
   expect(synced.filter((path) => path.endsWith('.log')).length).toBeGreaterThan(0)
-  expect(log.syncedHead.next).toBe(4)
+  expect(log.syncedHead.next).toBe(4003)
   synced.length = 0
-  await log.append([chain.writes(1)], { expected: 4, sync: false })
-  await log.append([], { expected: 5, sync: true })
+  await log.append([chain.writes(4000)], { expected: 4003, sync: false })
+  await log.append([], { expected: 8003, sync: true })
   expect(synced.length).toBeGreaterThan(0)
-  expect(log.syncedHead.next).toBe(5)
+  expect(log.syncedHead.next).toBe(8003)
   await log.close()
+})
+
+test('R30: what is in the journal only goes into a write-ahead file together with the next synced append, or with a sync alone', async () => {
+  for (const records of [1, 0]) {
+    const root = await temporaryFolder()
+    const { log } = await openIn(root)
+    const chain = new ContractChain()
+    await log.append([chain.writes(1)], { expected: 0, sync: true })
+    await log.append([chain.writes(1)], { expected: 1, sync: false })
+    const more = records === 0 ? [] : [chain.writes(1)]
+    await log.append(more, { expected: 2, sync: true })
+    expect(log.syncedHead.next).toBe(2 + records)
+    const cut = await temporaryFolder()
+    cpSync(root, cut, { recursive: true })
+    rmSync(journalPath(join(cut, 'log')))
+    const { log: found } = await openIn(cut)
+    expect(found.head.next).toBe(2 + records)
+    await found.close()
+    await log.close()
+  }
 })
 
 const strace = spawnSync('strace', ['-V']).status === 0

@@ -8,6 +8,8 @@ import { FaultLog } from '../../src/log/fault.ts'
 import { MemoryEventLog } from '../../src/log/memory-log.ts'
 import { ServedDisk } from '../../src/nbd/served-disk.ts'
 import { recordOrGoOn, syncOrGoOn, WithoutLog } from '../../src/nbd/without-log.ts'
+import type { Move } from '../../src/store/core.ts'
+import type { Disk } from '../../src/store/disk.ts'
 import { coreOf } from '../../src/store/store.ts'
 import { spoil } from '../audit/repair-support.ts'
 import { entriesIn } from '../audit/support.ts'
@@ -51,6 +53,11 @@ async function reopened(at: string, store?: Store): Promise<Store> {
   const again = await openStore(at, { create: false })
   onTestFinished(() => again.close())
   return again
+}
+
+/** As a served disk records a byte. */
+const recordedOn = (disk: Disk) => async (move: Move) => {
+  await disk.recordWrites([{ offset: 0, length: 1 }], move)
 }
 
 const since = async (store: Store, checkpoint: string) => {
@@ -288,8 +295,7 @@ describe('stop', () => {
         close: async () => undefined,
       }
       const without = new WithoutLog(store, 'vda', mark, (error) => void told.push(error))
-      const write = () =>
-        recordOrGoOn(disk, without, [{ offset: 0, length: 1 }], () => bytes.write(0, Buffer.alloc(1)))
+      const write = () => recordOrGoOn(without, recordedOn(disk), () => bytes.write(0, Buffer.alloc(1)))
       const ended = await Promise.allSettled([write(), write(), write()])
       for (const end of ended)
         expect(end).toMatchObject({
@@ -316,7 +322,11 @@ describe('stop', () => {
       close: async () => undefined,
     }
     const without = new WithoutLog(store, 'vda', mark, () => undefined)
-    const write = () => recordOrGoOn(disk, without, [{ offset: 0, length: 1 }], () => order.push('bytes'))
+    const write = () =>
+      recordOrGoOn(without, recordedOn(disk), () => {
+        order.push('bytes')
+        return undefined
+      })
     await Promise.all([write(), write()])
     await write()
     expect(order).toEqual(['mark', 'bytes', 'bytes', 'bytes'])

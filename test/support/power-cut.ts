@@ -36,12 +36,6 @@ function syncedBefore({ syncs }: Pick<FileNode | FolderNode, 'syncs'>, cut: numb
   return syncs.reduce((last, { began, done }) => (done <= cut ? Math.max(last, began) : last), -1)
 }
 
-/** Of a file, the writes up to `line` that a power cut at `cut` may take back. */
-export function atRisk(file: FileNode, line: number, cut: number): readonly Op[] {
-  const synced = syncedBefore(file, cut)
-  return file.ops.filter(({ began, done }) => began <= line && done >= synced)
-}
-
 function contentAfter(file: FileNode, cut: number, kept: Kept, random: () => number): Buffer {
   const ops = file.ops.filter(({ began }) => began <= cut)
   const synced = syncedBefore(file, cut)
