@@ -50,7 +50,7 @@ export class Arms {
       for (let granule = from; granule <= to; granule++) {
         if (this.#young.has(granule) || this.#old.has(granule)) continue
         first = true
-        this.#young.setGranules(granule, to)
+        this.#young.setGranules(from, to)
         break
       }
     }
