@@ -129,7 +129,7 @@ async function live(
 test('R10, R30, R31, R32: after SIGKILL at random moments nothing acknowledged is lost, and every command id tells what became of it', {
   timeout: 3_600_000,
 }, async () => {
-  const rounds = runs(100, 800)
+  const rounds = runs(40, 800)
   const used = seed()
   const random = prng(used)
   announce('kills', rounds, used)

@@ -154,7 +154,7 @@ const REFUSALS = ['refused FORMAT_TOO_NEW', 'refused REPAIR_IMPOSSIBLE', 'refuse
 test('R28, R35: after random damage to the files a repair gives a store that is sound, holds nothing that was not there, and tells what is gone', {
   timeout: 3_600_000,
 }, async () => {
-  const rounds = runs(200, 2000)
+  const rounds = runs(120, 2000)
   announce('repair of raw damage', rounds, used)
   const failures: string[] = []
   const counts = new Map<string, number>()

@@ -10,10 +10,17 @@ import { announce, runs } from '../support/property.ts'
 import { openIn } from './open.ts'
 import { kill, startChild, temporaryFolder } from './support.ts'
 
-async function appendSingles(log: LevelEventLog, chain: ContractChain, count: number): Promise<void> {
+/** Read after every fifth, so that LevelDB gets them five at a time: else the journal would join them all by itself. */
+async function appendSingles(
+  log: LevelEventLog,
+  chain: ContractChain,
+  count: number,
+  readEvery = 5,
+): Promise<void> {
   for (let i = 0; i < count; i++) {
     const record = chain.writes(1)
-    await log.append([record], { expected: record.first, sync: false })
+    const { next } = await log.append([record], { expected: record.first, sync: false })
+    if (i % readEvery === readEvery - 1) for await (const _ of log.read({ from: next - 1 })) break
   }
 }
 
@@ -63,7 +70,7 @@ test('a second repack goes on where the first ended, also after a restart of the
   const first = (await openIn(root)).log
   await appendSingles(first, chain, 2000)
   const { before, after } = await first.repack()
-  expect(before).toBeGreaterThan(after)
+  expect(before).toBeGreaterThanOrEqual(400)
   expect(after).toBeLessThanOrEqual(5)
   expect((await first.repack()).before).toBeLessThanOrEqual(1)
   await first.close()
@@ -78,7 +85,7 @@ test('an aborted repack leaves the log as it is', async () => {
   const { log } = await openIn(await temporaryFolder())
   await appendSingles(log, new ContractChain(), 600)
   const values = await proveChain(log)
-  expect(values).toBeGreaterThan(10)
+  expect(values).toBeGreaterThanOrEqual(120)
   await expect(log.repack({ signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'ABORTED' })
   expect(await proveChain(log)).toBe(values)
   await log.close()
@@ -103,7 +110,7 @@ test('one write per record costs at most 12 bytes each after a clean close, keys
   const root = await temporaryFolder()
   const { log } = await openIn(root, { repackEvery: 4096 })
   const chain = new ContractChain()
-  await appendSingles(log, chain, 20_000)
+  await appendSingles(log, chain, 20_000, Number.POSITIVE_INFINITY)
   await log.close()
   const files = readdirSync(join(root, 'log')).map((name) => statSync(join(root, 'log', name)).size)
   expect(files.reduce((sum, size) => sum + size, 0) / 20_000).toBeLessThan(12)

@@ -51,7 +51,23 @@ export function removeRecordings(): void {
   for (const folder of folders) rmSync(folder, { recursive: true, force: true })
 }
 
+/** The trace and the files say different things. */
+class Untold extends Error {}
+
+const ATTEMPTS = 3
+
 export async function record(options: RecordingOptions): Promise<Recording> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await recordOnce(options)
+    } catch (error) {
+      // A kill can end a call that strace has not told yet: what it did is in the files and not in the trace.
+      if (!(error instanceof Untold) || attempt === ATTEMPTS) throw error
+    }
+  }
+}
+
+async function recordOnce(options: RecordingOptions): Promise<Recording> {
   const random = prng(options.seed)
   const root = mkdtempSync(join(tmpdir(), 'slicelog-power-'))
   folders.add(root)
@@ -110,7 +126,7 @@ export async function record(options: RecordingOptions): Promise<Recording> {
     for (const one of [path, file]) {
       const differs = firstDifference(history.root(one), stored(one))
       if (differs !== null)
-        throw new Error(`the recording of ${one} does not tell all: ${differs} is another`)
+        throw new Untold(`the recording of ${one} does not tell all: ${differs} is another`)
     }
     return {
       durability: options.durability,

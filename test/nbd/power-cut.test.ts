@@ -83,10 +83,10 @@ describeWithPeers(['strace'], 'a power cut', () => {
     'R32, R35: at level process the time since the last synced record is lost, which is said, and answers cover it',
     LONG,
     async () => {
-      const { numRuns, seed } = proof('power cuts at level process', 20, 400)
+      const { numRuns, seed } = proof('power cuts at level process', 12, 400)
       const random = prng(seed)
       const tally = newTally()
-      const recordings = numRuns > 20 ? 4 : 1
+      const recordings = numRuns > 12 ? 4 : 1
       for (let i = 0; i < recordings; i++) {
         const options = { seed: Math.floor(random() * 2 ** 31), requests: 200, depth: 8 }
         await cuts(await record({ ...options, durability: 'process' }), numRuns / recordings, random, tally)
@@ -100,7 +100,7 @@ describeWithPeers(['strace'], 'a power cut', () => {
     'R30, R31: the check finds a server that writes data first, one that syncs no log, and one that syncs no disk',
     LONG,
     async () => {
-      const { numRuns, seed } = proof('power cuts of wrong servers', 12, 100)
+      const { numRuns, seed } = proof('power cuts of wrong servers', 8, 100)
       const random = prng(seed)
       const options = { requests: 120, durability: 'power', depth: 8 } as const
       const dataFirst = await record({

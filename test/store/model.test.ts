@@ -447,7 +447,7 @@ test('R2, R4, R7, R9 to R26, R29, R32, R35: any sequence of commands, with close
       await finish(world)
       add(world)
     }),
-    proof('store model in memory', 150, 1500),
+    proof('store model in memory', 100, 1500),
   )
   tell('store model in memory')
 })
@@ -465,7 +465,7 @@ test('R11, R16, R18, R19: slices cut, merged, dropped and made active again, wit
       await finish(world)
       add(world)
     }),
-    proof('slices in depth', 40, 500),
+    proof('slices in depth', 25, 500),
   )
   tell('slices in depth')
 })
@@ -555,7 +555,7 @@ test('R28, R29, R32, R34: the same on real folders, killed, copied, and with der
           }
         },
       ),
-      proof('store model on folders', 12, runs(12, 120)),
+      proof('store model on folders', 8, runs(8, 120)),
     )
     tell('store model on folders')
   } finally {
