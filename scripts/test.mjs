@@ -13,7 +13,8 @@ const env = { ...process.env, ...(full ? { SLICELOG_FULL: '1' } : {}) }
 
 if (only.length === 0) {
   run(process.execPath, ['scripts/peers.mjs'], true)
-  run('npm', ['run', '--silent', 'build'], false)
+  run(process.execPath, ['scripts/build.mjs', 'tsconfig.test.json'], false)
+  env.SLICELOG_BUILT = '1'
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'slicelog-results-'))

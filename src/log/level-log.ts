@@ -196,11 +196,7 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
   /** Deletions first: a key that goes and comes back is put after them, and LevelDB takes a batch in order. */
   async #spliced({ removed, added }: Splice): Promise<Operation[]> {
     this.#splices++
-    // What is still in memory would be written out together with its deletion, both into one table that nothing merges any more.
-    if (removed.some((position) => position >= this.#inTables)) {
-      await this.#parts.db.compactRange(FAR, FARTHER)
-      this.#inTables = this.head.next
-    }
+    if (removed.some((position) => position >= this.#inTables)) await this.#intoTables()
     const operations: Operation[] = [
       ...removed.map((position) => ({ type: 'del' as const, key: eventKey(position) })),
       ...added.map(({ position, value }) => ({ type: 'put' as const, key: eventKey(position), value })),
@@ -214,6 +210,14 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
         operations.push({ type: 'put', key: REPACK_KEY, value: positionBytes(end) })
     }
     return operations
+  }
+
+  /** What is deleted while it is still in memory is written out with its deletion, both into one table that nothing merges any more. */
+  async #intoTables(): Promise<void> {
+    const { next } = this.head
+    await this.#staging.drained()
+    await this.#parts.db.compactRange(FAR, FARTHER)
+    this.#inTables = next
   }
 
   protected override async reclaimSome(from: number, to: number): Promise<void> {
@@ -272,6 +276,7 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
     try {
       const { cursor, previous } = await this.#repackStart(source)
       if (cursor > to) return { before: 0, after: 0 }
+      if (to >= this.#inTables) await this.#intoTables()
       from = cursor
       const packer = new Packer(previous, cursor)
       for await (const entries of source.entries(cursor, to, false)) {

@@ -18,6 +18,7 @@ import { COMMAND_KEYS, eventKey, positionOf } from './keys.ts'
 import { checkLog, type Verdict } from './level-check.ts'
 import { LevelEventLog } from './level-log.ts'
 import { type Database, database, LevelSource, levelFailure } from './level-source.ts'
+import { currentProblem } from './manifest.ts'
 import { claimHere } from './open-here.ts'
 import { inUseHere, removeOwner, storeInUse, writeOwner } from './owner.ts'
 import { deadlyTable } from './table-check.ts'
@@ -127,9 +128,9 @@ async function openDatabase(
   aside: Aside | undefined,
   fresh: boolean,
 ): Promise<Database> {
-  if (!fresh && !existsSync(join(options.folder, 'CURRENT'))) {
-    throw await damagedWith(options, aside, logDamaged('missing-files', { found: 'CURRENT is missing' }))
-  }
+  const problem = fresh ? null : currentProblem(options.folder)
+  if (problem !== null)
+    throw await damagedWith(options, aside, logDamaged('missing-files', { found: problem }))
   const table = deadlyTable(options.folder, marksOf(options))
   if (table !== undefined) {
     throw await damagedWith(

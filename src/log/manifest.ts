@@ -12,6 +12,22 @@ const FULL = 1
 const LAST = 4
 const TABLE_NAME = /^(\d+)\.(ldb|sst)$/
 
+/**
+ * What is wrong with how LevelDB would find its manifest; null: nothing. LevelDB takes what CURRENT says as a path, and tells what comes
+ * of that as an error of the disk.
+ */
+export function currentProblem(folder: string): string | null {
+  let name: string
+  try {
+    name = readFileSync(join(folder, 'CURRENT'), 'latin1')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 'CURRENT is missing'
+    throw error
+  }
+  if (!/^MANIFEST-\d+\n$/.test(name)) return 'CURRENT names no manifest'
+  return existsSync(join(folder, name.trimEnd())) ? null : `${name.trimEnd()} is missing`
+}
+
 /** Numbers of the tables in the newest version, or undefined when the manifest is damaged. An end that is torn is an end. */
 export function liveTables(folder: string): ReadonlySet<number> | undefined {
   try {

@@ -143,7 +143,8 @@ async function recover(core: Core, end: End, folder: string | null): Promise<voi
   const synced = end.syncedHead
   const { clean, bootChanged, level } = end
   // First, so that nothing of a disk stands between its last event and what is told to have come after it (R3).
-  const events = !clean && bootChanged && level === 'power' ? await decidePowerLoss(core) : []
+  // Also after a clean end: that of a process that only looked, while a disk was still left as a killed one had served it.
+  const events = bootChanged && (clean || level === 'power') ? await decidePowerLoss(core) : []
   const facts = { clean, bootChanged, level, syncedPosition: synced.next - 1, syncedTime: synced.time }
   events.push(...decideRecovery(core.catalog, facts))
   const marks = folder === null ? null : pathsOf(folder).unrecorded

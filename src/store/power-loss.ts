@@ -9,7 +9,6 @@
  *
  * Cost: one fold of that stretch for each disk that was being served.
  */
-
 import type { DomainEvent, Extent } from '../../events/types.ts'
 import { DirtyBitmap } from '../../projections/bitmap.ts'
 import type { DiskState } from '../../projections/state.ts'
@@ -18,18 +17,26 @@ import { usualGranularity } from './answer-granularity.ts'
 import { ARMED_MS } from './arms.ts'
 import type { Core } from './core.ts'
 
-/** For an open after an unclean end at level `power` and a restart of the machine. Decides; records nothing. */
+/**
+ * For an open after a restart of the machine, where no stretch is told lost instead: of each disk that a process of ours served and
+ * never detached, once. Decides; records nothing.
+ */
 export async function decidePowerLoss(core: Core): Promise<DomainEvent[]> {
   const { last } = core.catalog
   if (last.time === null) return []
   const armed = (await core.log.positionAtTime(last.time - ARMED_MS)) - 1
   const events: DomainEvent[] = []
   for (const disk of core.catalog.disks()) {
-    if (disk.recorder !== 'store' || !disk.attached) continue
+    if (disk.recorder !== 'store' || !disk.attached || isTold(disk)) continue
     const extents = await writtenAfter(core, disk, Math.min(armed, disk.mark?.at.position ?? armed))
     events.push(...decideMaybeWritten(core.catalog, { disk: disk.id, from: last, extents }))
   }
   return events
+}
+
+/** By the restart before: nothing was written since. */
+function isTold({ windows, wrote }: DiskState): boolean {
+  return wrote === null || windows.at(-1)?.at.position === wrote.position
 }
 
 async function writtenAfter(core: Core, disk: DiskState, after: number): Promise<Extent[]> {

@@ -274,7 +274,7 @@ test('R28, R29: a head that was exported before its place was folded can be comp
 })
 
 test('R28: random edits of runs are each found', async () => {
-  const rounds = runs(12, 1000)
+  const rounds = runs(12, 400)
   const used = seed()
   announce('edits of runs', rounds, used)
   const random = prng(used)

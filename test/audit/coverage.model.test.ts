@@ -32,4 +32,4 @@ test('R25: after any history of backups, losses and merges, coverage restores wh
   process.stderr.write(`coverage: ${JSON.stringify(seen)}\n`)
   // A proof of nothing: each kind of outcome has to have been met.
   for (const [what, times] of Object.entries(seen)) expect([what, times > 0]).toEqual([what, true])
-}, 600_000)
+})

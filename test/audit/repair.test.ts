@@ -12,6 +12,7 @@ import { MiB } from '../../src/limits.ts'
 import { COMMAND_KEYS } from '../../src/log/keys.ts'
 import { openStore } from '../../src/store/open.ts'
 import { announce, full } from '../support/property.ts'
+import { script } from '../support/script.ts'
 import { compacted, recordsOf, repaired, spoil, treeOf } from './repair-support.ts'
 import { DISK, type Entry, entriesIn, put, resealed, soundStore, withLog } from './support.ts'
 
@@ -456,7 +457,7 @@ test('R28: a repair that is killed at any step is finished, or begun again, by t
   for (const name of chosen) {
     fresh()
     const at = String(STEPS.indexOf(name))
-    const { stdout, signal } = spawnSync(process.execPath, ['--import', 'tsx', child, folder, at])
+    const { stdout, signal } = spawnSync(process.execPath, [...script(child), folder, at])
     expect([String(stdout), signal]).toEqual([name, 'SIGKILL'])
     // Damage in the middle is not seen by an open; what is half exchanged must be.
     if (treeOf(folder).includes('repairing.json')) {

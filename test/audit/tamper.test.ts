@@ -24,7 +24,7 @@ import { announce, prng, runs, seed } from '../support/property.ts'
 import { drive } from './drive.ts'
 import { type Entry, entriesIn, put, resealed, withLog } from './support.ts'
 
-const ROUNDS = runs(1000, 6000)
+const ROUNDS = runs(1000, 4000)
 const used = seed()
 const random = prng(used)
 const below = (n: number): number => Math.floor(random() * n)

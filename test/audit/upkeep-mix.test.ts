@@ -306,4 +306,4 @@ test('R26, R28, R29, R35: whatever upkeep, damage and repair follow on each othe
   }
   // A proof that looked at nothing is none.
   for (const count of Object.values(looked)) expect(count).toBeGreaterThan(0)
-}, 900_000)
+})

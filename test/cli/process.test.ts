@@ -4,6 +4,7 @@ import { closeSync, existsSync, openSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, expect, test } from 'vitest'
+import { script } from '../support/script.ts'
 import { storeFolder } from './support.ts'
 
 const { path, done, json } = storeFolder()
@@ -15,7 +16,7 @@ beforeAll(async () => {
 })
 
 function start(...words: string[]) {
-  const child = spawn(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', ...words], {
+  const child = spawn(process.execPath, [...script('src/cli/main.ts'), ...words], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let err = ''
@@ -79,13 +80,7 @@ test.skipIf(!existsSync('/dev/full'))(
       for (const json of [false, true]) {
         const child = spawn(
           process.execPath,
-          [
-            '--import',
-            'tsx',
-            'src/cli/main.ts',
-            ...words.with(4, `full-${json}`),
-            ...(json ? ['--json'] : []),
-          ],
+          [...script('src/cli/main.ts'), ...words.with(4, `full-${json}`), ...(json ? ['--json'] : [])],
           { stdio: ['ignore', full, 'pipe'] },
         )
         let err = ''

@@ -10,6 +10,7 @@ import { verifyStore } from '../../src/audit/verify.ts'
 import { openStore } from '../../src/store/open.ts'
 import { commandPoints, evidence, past, temporary } from '../store/compact-support.ts'
 import { announce, prng, runs, seed } from '../support/property.ts'
+import { script } from '../support/script.ts'
 
 const CHILD = join(dirname(fileURLToPath(import.meta.url)), 'compact-child.ts')
 const children = new Set<ChildProcess>()
@@ -18,7 +19,7 @@ afterAll(() => {
 })
 
 function start(): ChildProcess {
-  const child = spawn(process.execPath, ['--import', 'tsx', CHILD], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, script(CHILD), { stdio: ['pipe', 'pipe', 'inherit'] })
   children.add(child)
   child.on('close', () => children.delete(child))
   return child

@@ -13,6 +13,7 @@ import { afterAll, expect, test } from 'vitest'
 import { verifyStore } from '../../src/audit/verify.ts'
 import { openStore } from '../../src/store/open.ts'
 import { announce, prng, runs, seed } from '../support/property.ts'
+import { script } from '../support/script.ts'
 import { LEDGER, LEDGER_BITMAP, LEDGER_GRANULARITY, rowsOf } from './rows.ts'
 
 const CHILD = join(dirname(fileURLToPath(import.meta.url)), 'child.ts')
@@ -88,7 +89,7 @@ afterAll(() => {
 })
 
 function start(): ChildProcess {
-  const child = spawn(process.execPath, ['--import', 'tsx', CHILD], { stdio: ['pipe', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, script(CHILD), { stdio: ['pipe', 'pipe', 'pipe'] })
   children.add(child)
   child.on('close', () => children.delete(child))
   return child
@@ -129,7 +130,7 @@ async function live(
 test('R10, R30, R31, R32: after SIGKILL at random moments nothing acknowledged is lost, and every command id tells what became of it', {
   timeout: 3_600_000,
 }, async () => {
-  const rounds = runs(40, 800)
+  const rounds = runs(40, 400)
   const used = seed()
   const random = prng(used)
   announce('kills', rounds, used)

@@ -21,6 +21,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { openStore } from '../../src/store/open.ts'
 import { drive } from '../audit/drive.ts'
 import { announce, prng, runs, seed } from '../support/property.ts'
+import { script } from '../support/script.ts'
 import { contentOf } from './content.ts'
 
 const CHILD = join(dirname(fileURLToPath(import.meta.url)), 'child.ts')
@@ -157,7 +158,7 @@ async function judge(
 }
 
 function ask(cases: readonly Damage[], each: (damage: Damage, answer: Answer) => void): Promise<number> {
-  const child: ChildProcess = spawn(process.execPath, ['--import', 'tsx', CHILD], {
+  const child: ChildProcess = spawn(process.execPath, script(CHILD), {
     stdio: ['pipe', 'pipe', 'ignore'],
   })
   let answered = 0

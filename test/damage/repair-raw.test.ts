@@ -23,6 +23,7 @@ import type { Store } from '../../src/store/store.ts'
 import { drive } from '../audit/drive.ts'
 import { recordsIn } from '../audit/repair-support.ts'
 import { announce, prng, runs, seed } from '../support/property.ts'
+import { script } from '../support/script.ts'
 
 const CHILD = join(dirname(fileURLToPath(import.meta.url)), 'repair-child.ts')
 const HANG_MS = 60_000
@@ -127,7 +128,7 @@ interface Answer {
 
 /** Answers in order; fewer than cases when the child died or hung. */
 function ask(cases: readonly Damaged[]): Promise<Answer[]> {
-  const child = spawn(process.execPath, ['--import', 'tsx', CHILD], { stdio: ['pipe', 'pipe', 'ignore'] })
+  const child = spawn(process.execPath, script(CHILD), { stdio: ['pipe', 'pipe', 'ignore'] })
   const answers: Answer[] = []
   let timer = setTimeout(() => child.kill('SIGKILL'), HANG_MS)
   createInterface({ input: child.stdout }).on('line', (line) => {

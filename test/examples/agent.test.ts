@@ -2,12 +2,12 @@ import { execFile } from 'node:child_process'
 import { cp, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { BackupAgent } from '../../examples/agent.ts'
 import { MiB, openMemoryStore, openStore, type Plan } from '../../src/index.ts'
 import { manualClock } from '../../src/testing/clock.ts'
+import { script } from '../support/script.ts'
 import { agentOptions, DISK, fileMover, memoryMover } from './agent-support.ts'
 
 const HOUR = 3_600_000
@@ -78,11 +78,8 @@ describe('R10, R32: an agent that is killed in the middle of a backup', () => {
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'slicelog-agent-'))
     await mkdir(join(folder, 'snapshots'))
-    const script = fileURLToPath(new URL('./agent-crash.ts', import.meta.url))
     const run = promisify(execFile)(process.execPath, [
-      '--import',
-      'tsx',
-      script,
+      ...script('test/examples/agent-child.ts'),
       join(folder, 'store'),
       join(folder, 'snapshots'),
     ])

@@ -10,6 +10,7 @@ import { promisify } from 'node:util'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { captured, slicelog } from '../cli/support.ts'
 import { type Example, examplesIn, trimmed, withOutput } from '../support/console.ts'
+import { script } from '../support/script.ts'
 
 const update = process.env.SLICELOG_UPDATE_DOCS === '1'
 const root = resolve('.')
@@ -20,7 +21,7 @@ let folder = ''
 
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'slicelog-docs-'))
-  const demo = ['--import', 'tsx', 'examples/main-job.ts', join(folder, 'demo-store')]
+  const demo = [...script('examples/main-job.ts'), join(folder, 'demo-store')]
   await promisify(execFile)(process.execPath, demo)
 })
 afterEach(() => process.chdir(root))

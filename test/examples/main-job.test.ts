@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { clearFolder } from '../../examples/main-job/folder.ts'
 import { openStore } from '../../src/index.ts'
 import { slicelog } from '../cli/support.ts'
+import { script } from '../support/script.ts'
 
 const run = promisify(execFile)
 let folder = ''
@@ -15,7 +16,7 @@ let report = ''
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'slicelog-demo-'))
-  const demo = ['--import', 'tsx', 'examples/main-job.ts', join(folder, 'store')]
+  const demo = [...script('examples/main-job.ts'), join(folder, 'store')]
   report = (await run(process.execPath, demo)).stdout
 })
 afterAll(() => rm(folder, { recursive: true, force: true }))

@@ -118,6 +118,18 @@ test.each(['CURRENT', 'MANIFEST', 'ldb'])(
   },
 )
 
+test.each([
+  ['another name', 'MANIFEST-999999\n'],
+  ['a name with a zero in it', 'M\0\0\0FEST-000002\n'],
+  ['a folder', '..\n'],
+  ['nothing', ''],
+])('R28: CURRENT with %s in it is LOG_DAMAGED, and no error of the disk', async (_, content) => {
+  const { root } = await closedFolder()
+  edit(join(root, 'log/CURRENT'), () => Buffer.from(content))
+  const error = await refusal(openIn(root, existing))
+  expect(error).toMatchObject({ code: 'LOG_DAMAGED', facts: { problem: 'missing-files' } })
+})
+
 test('R28: a log that lost its last record, or has another one in its place, is LOG_DAMAGED', async () => {
   const { root, chain } = await closedFolder()
   const db = new ClassicLevel<Uint8Array, Uint8Array>(join(root, 'log'), {

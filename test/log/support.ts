@@ -5,10 +5,10 @@ import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
 import { CheckpointError } from '../../src/errors.ts'
 import { journalPath } from '../../src/log/journal.ts'
+import { script } from '../support/script.ts'
 
 export async function temporaryFolder(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'slicelog-test-'))
@@ -59,8 +59,7 @@ export function startChild(...args: readonly string[]): {
   lines: string[]
   until: (pattern: RegExp) => Promise<string>
 } {
-  const script = fileURLToPath(new URL('./child.ts', import.meta.url))
-  const child = spawn(process.execPath, ['--import', 'tsx', script, ...args], {
+  const child = spawn(process.execPath, [...script('test/log/child.ts'), ...args], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   onTestFinished(() => void child.kill('SIGKILL'))

@@ -36,7 +36,7 @@ describeWithPeers(
         timeout: runs(900_000, 3_600_000),
       },
       async (durability) => {
-        const [kills, used] = [runs(2, 25), seed()]
+        const [kills, used] = [runs(2, 15), seed()]
         announce(`a guest whose server is killed, ${durability}`, kills, used)
         const random = prng(used)
         const place = folder()

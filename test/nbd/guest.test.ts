@@ -126,7 +126,7 @@ describeWithPeers(
       timeout: LONG,
     }, async () => {
       const used = seed()
-      const [phases, steps] = [runs(3, 20), runs(25, 60)]
+      const [phases, steps] = [runs(3, 8), runs(25, 60)]
       announce('a guest with ext4, moments marked', phases, used)
       const random = prng(used)
       const all = await bench(random)

@@ -12,11 +12,11 @@ import type { Durability } from '../../src/store/types.ts'
 import { FileHistory, type FileNode, type Node, stored } from '../support/file-history.ts'
 import { firstDifference } from '../support/power-cut.ts'
 import { prng } from '../support/property.ts'
+import { script, TSX } from '../support/script.ts'
 import { readTrace, traced } from '../support/strace.ts'
 import { type Change, GRANULE, Load, type LoadOptions, type Marked, SIZE } from './power-cut-load.ts'
 
 const PROJECT = resolve(import.meta.dirname, '../..')
-const TSX = join(PROJECT, 'node_modules/tsx/dist/esm/index.mjs')
 const HANG_MS = 60_000
 
 export interface Recording {
@@ -94,14 +94,12 @@ async function recordOnce(options: RecordingOptions): Promise<Recording> {
     options.durability,
     '--json',
   ]
-  const preload = options.preload === undefined ? [] : ['--import', options.preload]
-  const server = traced(trace, process.execPath, [
-    '--import',
-    TSX,
-    ...preload,
-    join(PROJECT, 'src/cli/main.ts'),
-    ...words,
-  ])
+  // What is preloaded changes modules of the sources.
+  const program =
+    options.preload === undefined
+      ? script('src/cli/main.ts')
+      : ['--import', TSX, '--import', options.preload, join(PROJECT, 'src/cli/main.ts')]
+  const server = traced(trace, process.execPath, [...program, ...words])
   children.add(server)
   const ended = new Promise<void>((done) => server.once('close', () => done()))
   try {

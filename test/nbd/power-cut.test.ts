@@ -56,7 +56,7 @@ describeWithPeers(['strace'], 'a power cut', () => {
     'R30, R31, R32: at level power whatever differs from an earlier point is in the map since then, at every cut and by every model',
     LONG,
     async () => {
-      const { numRuns, seed } = proof('power cuts of a serving process', 60, 2400)
+      const { numRuns, seed } = proof('power cuts of a serving process', 60, 600)
       const random = prng(seed)
       const tally = newTally()
       const recordings = numRuns > 60 ? 12 : 3
@@ -83,7 +83,7 @@ describeWithPeers(['strace'], 'a power cut', () => {
     'R32, R35: at level process the time since the last synced record is lost, which is said, and answers cover it',
     LONG,
     async () => {
-      const { numRuns, seed } = proof('power cuts at level process', 12, 400)
+      const { numRuns, seed } = proof('power cuts at level process', 12, 100)
       const random = prng(seed)
       const tally = newTally()
       const recordings = numRuns > 12 ? 4 : 1
@@ -100,7 +100,7 @@ describeWithPeers(['strace'], 'a power cut', () => {
     'R30, R31: the check finds a server that writes data first, one that syncs no log, and one that syncs no disk',
     LONG,
     async () => {
-      const { numRuns, seed } = proof('power cuts of wrong servers', 8, 100)
+      const { numRuns, seed } = proof('power cuts of wrong servers', 8, 40)
       const random = prng(seed)
       const options = { requests: 120, durability: 'power', depth: 8 } as const
       const dataFirst = await record({

@@ -12,6 +12,7 @@ import { verifyStore } from '../../src/audit/verify.ts'
 import { openContext } from '../../src/nbd/contexts.ts'
 import { openStore } from '../../src/store/open.ts'
 import { announce, prng, runs, seed } from '../support/property.ts'
+import { script } from '../support/script.ts'
 import { dirtyGranules, folder, KiB } from './disk-support.ts'
 
 const CHILD = join(dirname(fileURLToPath(import.meta.url)), 'kill-child.ts')
@@ -26,7 +27,7 @@ afterAll(() => {
 })
 
 function start(store: string, file: string, used: number): ChildProcess {
-  const child = spawn(process.execPath, ['--import', 'tsx', CHILD, store, file, String(used)])
+  const child = spawn(process.execPath, [...script(CHILD), store, file, String(used)])
   children.add(child)
   child.on('close', () => children.delete(child))
   return child

@@ -3,11 +3,12 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { describeWithPeers } from '../support/peers.ts'
+import { script } from '../support/script.ts'
 
 const PAGES = [
   ['README.md', '## In front of a real disk'],
@@ -25,9 +26,9 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'slicelog-walk-'))
   // `npx slicelog` is this checkout's own.
   await mkdir(join(folder, 'bin'))
-  const tsx = resolve('node_modules/tsx/dist/esm/index.mjs')
-  const script = `#!/bin/sh\nshift\nexec "${process.execPath}" --import "${tsx}" "${resolve('src/cli/main.ts')}" "$@"\n`
-  await writeFile(join(folder, 'bin/npx'), script, { mode: 0o755 })
+  const program = script('src/cli/main.ts').join('" "')
+  const npx = `#!/bin/sh\nshift\nexec "${process.execPath}" "${program}" "$@"\n`
+  await writeFile(join(folder, 'bin/npx'), npx, { mode: 0o755 })
   path = `${join(folder, 'bin')}:${process.env.PATH}`
 })
 afterAll(async () => {

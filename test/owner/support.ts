@@ -7,16 +7,17 @@ import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { afterAll, beforeAll } from 'vitest'
 import { openStore } from '../../src/store/open.ts'
+import { script } from '../support/script.ts'
 
 const project = resolve(import.meta.dirname, '../..')
 const running = new Set<ChildProcess>()
 
-function node(script: string, words: readonly string[], options: { cwd?: string; uid?: number } = {}) {
-  const child = spawn(
-    process.execPath,
-    ['--import', resolve(project, 'node_modules/tsx/dist/esm/index.mjs'), join(project, script), ...words],
-    { cwd: project, stdio: ['pipe', 'pipe', 'pipe'], ...options },
-  )
+function node(path: string, words: readonly string[], options: { cwd?: string; uid?: number } = {}) {
+  const child = spawn(process.execPath, [...script(path), ...words], {
+    cwd: project,
+    stdio: ['pipe', 'pipe', 'pipe'],
+    ...options,
+  })
   running.add(child)
   child.once('close', () => running.delete(child))
   return child

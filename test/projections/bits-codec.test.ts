@@ -95,7 +95,7 @@ test('R28: bytes made up with a right checksum are refused with BitsDamage, or a
     ),
     proof('sealed nonsense', 300, 20_000),
   )
-}, 600_000)
+})
 
 describe('R28: how small bits are', () => {
   test('an empty or full TiB takes less than 32 bytes, 1000 granules less than 4 KiB', () => {

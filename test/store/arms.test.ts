@@ -187,6 +187,21 @@ describe('after a power cut', () => {
     expect(store.diskInfo('vda').lost.length).toBe(what === 'process' ? 1 : 0)
   })
 
+  test('R30, R31: bytes that a killed server had not flushed are told after a power cut, though somebody looked at the store between', async () => {
+    const here = await given()
+    await here.synced(7 * GRANULE)
+    here.clock.advance(1000)
+    await here.store.createCheckpoint('copied')
+    const killed = await afterCut(here, 'before')
+    const folder = killed.folder!
+    await killed.close()
+    const store = await openStore(folder, { clock: here.clock, machine: machine('after') })
+    onTestFinished(() => store.close())
+    expect((await store.status()).opened.clean).toBe(true)
+    const { extents } = await store.changed('vda', { since: { checkpoint: 'copied' }, granularity: GRANULE })
+    expect(extents).toEqual([{ offset: 7 * GRANULE, length: GRANULE }])
+  })
+
   test('R13, R32: it is told once, however often the store is opened', async () => {
     const here = await given()
     await here.synced(0)

@@ -12,6 +12,7 @@ import type { Store } from '../../src/store/store.ts'
 import { drive } from '../audit/drive.ts'
 import { recordsOf } from '../audit/repair-support.ts'
 import { prng, seed } from '../support/property.ts'
+import { script } from '../support/script.ts'
 
 const CHILD = join(dirname(fileURLToPath(import.meta.url)), 'copy-child.ts')
 const DISK = 'vm/vda'
@@ -172,13 +173,7 @@ test('R28: a copy that is killed leaves a partial folder, which the next one tak
   const root = await folder()
   const store = await sample(root)
   await store.close()
-  const { signal } = spawnSync(process.execPath, [
-    '--import',
-    'tsx',
-    CHILD,
-    join(root, 'store'),
-    join(root, 'to'),
-  ])
+  const { signal } = spawnSync(process.execPath, [...script(CHILD), join(root, 'store'), join(root, 'to')])
   expect(signal).toBe('SIGKILL')
   const left = (await readdir(root)).filter((name) => name !== 'store')
   expect(left).toHaveLength(1)

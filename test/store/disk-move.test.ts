@@ -18,6 +18,7 @@ import { openStore } from '../../src/store/open.ts'
 import type { Store } from '../../src/store/store.ts'
 import { DISKS, drive } from '../audit/drive.ts'
 import { announce, prng, runs, seed } from '../support/property.ts'
+import { script } from '../support/script.ts'
 
 const CHILD = join(dirname(fileURLToPath(import.meta.url)), 'disk-move-child.ts')
 
@@ -411,7 +412,7 @@ test('R22, R26: of random histories every bitmap, slice and plan of the disk is 
   }
 })
 
-test('R21: an import that is killed is there whole, or not at all', { timeout: 300_000 }, async () => {
+test('R21: an import that is killed is there whole, or not at all', async () => {
   const used = seed()
   const random = prng(used)
   const rounds = runs(4, 40)
@@ -447,7 +448,7 @@ test('R21: an import that is killed is there whole, or not at all', { timeout: 3
 
 /** Kills the importing process so many ms after it began to record. */
 function killedImport(target: string, file: string, after: number): Promise<void> {
-  const child = spawn(process.execPath, ['--import', 'tsx', CHILD, target, file], {
+  const child = spawn(process.execPath, [...script(CHILD), target, file], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   child.stdout.on('data', () => setTimeout(() => child.kill('SIGKILL'), after))

@@ -21,6 +21,7 @@ import { pathsOf } from '../../src/store/folder.ts'
 import { manualClock } from '../../src/testing/clock.ts'
 import { command, drive, write } from '../audit/drive.ts'
 import { announce, prng, runs, seed } from '../support/property.ts'
+import { script } from '../support/script.ts'
 import { EMPTY, type Sums, sums, type Tally, tally } from './projection-fold.ts'
 import { small, T0, turns } from './support.ts'
 
@@ -172,7 +173,7 @@ describe('stored', () => {
     const origins: string[] = []
     const child = fileURLToPath(new URL('./projection-child.ts', import.meta.url))
     for (let round = 0; round < rounds; round++) {
-      const killed = spawn(process.execPath, ['--import', 'tsx', child, path, String(base + round)], {
+      const killed = spawn(process.execPath, [...script(child), path, String(base + round)], {
         cwd: dirname(dirname(dirname(child))),
         stdio: ['ignore', 'pipe', 'inherit'],
       })

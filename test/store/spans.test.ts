@@ -184,7 +184,7 @@ async function damage(path: string, random: Random, prefix: RegExp): Promise<num
 
 describe('the span index', () => {
   test('R22, R23: any history, any span, any size: the bits that a decode of the log gives', async () => {
-    const rounds = runs(7, 300)
+    const rounds = runs(7, 100)
     const used = seed()
     announce('spans and snapshots against the log', rounds, used)
     for (let round = 0; round < rounds; round++) {
@@ -210,7 +210,7 @@ describe('the span index', () => {
   })
 
   test('R28: whatever of it is missing or damaged, the answers are the same, and it is made anew and told', async () => {
-    const rounds = runs(7, 200)
+    const rounds = runs(7, 70)
     const used = seed()
     announce('a damaged span index', rounds, used)
     for (let round = 0; round < rounds; round++) {
