@@ -48,6 +48,7 @@ export const ERROR_CODES = [
   'WINDOW_INVALID',
   'SIZES_DIFFER',
   'DISK_BUSY',
+  'DISK_SERVED',
   // bitmaps and slices
   'BITMAP_NOT_FOUND',
   'BITMAP_EXISTS',
@@ -122,4 +123,9 @@ export class CheckpointError extends Error {
 /** Our own bugs: an assertion never speaks about the caller's input. */
 export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new Error(`slicelog bug: ${message}`)
+}
+
+/** The words of whatever was thrown. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown)
 }

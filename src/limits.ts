@@ -78,3 +78,8 @@ export const limits = {
   /** How long a client that closes waits for what it asked. */
   nbdClientCloseMs: 5000,
 } as const
+
+/** Whether a disk of `size` bytes has more granules of `granularity` bytes than a bitmap holds (R23). */
+export function hasTooManyGranules(size: number, granularity: number): boolean {
+  return Math.ceil(size / granularity) > limits.granulesMax
+}

@@ -10,7 +10,7 @@ import type { Point } from '../../events/types.ts'
 import { DirtyBitmap } from '../../projections/bitmap.ts'
 import { planReason } from '../../projections/plan.ts'
 import type { BackupState } from '../../projections/state.ts'
-import { limits, MiB } from '../limits.ts'
+import { hasTooManyGranules, MiB } from '../limits.ts'
 import { needOptions } from '../store/arguments.ts'
 import type { BeginView } from '../store/begin-view.ts'
 import { needStore, type Store } from '../store/store.ts'
@@ -239,7 +239,7 @@ function finestOf(size: number, own: number): number {
 }
 
 function fits(size: number, granularity: number): boolean {
-  return memoryOf(size, granularity) <= BITS_MEMORY_MAX && Math.ceil(size / granularity) <= limits.granulesMax
+  return memoryOf(size, granularity) <= BITS_MEMORY_MAX && !hasTooManyGranules(size, granularity)
 }
 
 function memoryOf(size: number, granularity: number): number {

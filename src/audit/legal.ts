@@ -8,7 +8,8 @@ import { objectionToCombining } from '../../projections/chain.ts'
 import type { BackupState, BitmapState, DiskState } from '../../projections/state.ts'
 import { baseOf } from '../commands/begin.ts'
 import { insideDisk } from '../commands/disks.ts'
-import { limits } from '../limits.ts'
+import { messageOf } from '../errors.ts'
+import { hasTooManyGranules, limits } from '../limits.ts'
 
 /** Thrown and caught in this file only: why an event cannot be. */
 class Impossible extends Error {}
@@ -23,7 +24,7 @@ export function objectionTo(event: DomainEvent, catalog: Catalog, last: number):
     check(event, catalog, last)
     return null
   } catch (error) {
-    return error instanceof Error ? error.message : String(error)
+    return messageOf(error)
   }
 }
 
@@ -325,10 +326,7 @@ function checkSize(size: number): void {
 }
 
 function checkGranules(size: number, granularity: number): void {
-  deny(
-    Math.ceil(size / granularity) > limits.granulesMax,
-    `${size} bytes at granularity ${granularity} are too many bits`,
-  )
+  deny(hasTooManyGranules(size, granularity), `${size} bytes at granularity ${granularity} are too many bits`)
 }
 
 function checkExtents(extents: readonly Extent[], { id, size }: DiskState): void {

@@ -7,6 +7,7 @@
 import { decodeStored } from '../../events/record.ts'
 import type { LogRecord } from '../../events/types.ts'
 import { Catalog } from '../../projections/catalog.ts'
+import { messageOf } from '../errors.ts'
 import { objectionTo, objectionToEnd, objectionToWrites } from './legal.ts'
 import type { Kept, Lost, Piece, TakenOut } from './repair-choose.ts'
 
@@ -83,6 +84,6 @@ export function foldOn(catalog: Catalog, record: LogRecord): string | null {
     }
     return objectionToEnd(record, catalog)
   } catch (error) {
-    return error instanceof Error ? error.message : String(error)
+    return messageOf(error)
   }
 }

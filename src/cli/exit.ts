@@ -1,6 +1,6 @@
 /** Exit codes (spec section 3) and how a failure is told: a sentence and its code for people, one object for programs. */
 import { CommanderError } from 'commander'
-import { CheckpointError, type ErrorCode, type Facts } from '../errors.ts'
+import { CheckpointError, type ErrorCode, type Facts, messageOf } from '../errors.ts'
 
 export const EXIT = {
   done: 0,
@@ -78,7 +78,7 @@ export function failureOf(error: unknown): Failure {
   return {
     exit: EXIT.failed,
     code: 'FAILED',
-    message: error instanceof Error ? error.message : String(error),
+    message: messageOf(error),
     facts: {},
   }
 }

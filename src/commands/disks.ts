@@ -2,7 +2,7 @@
 import type { DomainEvent, Extent } from '../../events/types.ts'
 import type { BitmapState, DiskState } from '../../projections/state.ts'
 import { CheckpointError } from '../errors.ts'
-import { limits } from '../limits.ts'
+import { hasTooManyGranules, limits } from '../limits.ts'
 import { bitmapBusy, type Deciding, findDisk } from './find.ts'
 import { conditionOf, LEGAL } from './legal.ts'
 import { detachEvents } from './lifecycle.ts'
@@ -30,7 +30,7 @@ function checkSize(disk: string, size: number): void {
 
 /** R23: 2^32 bits at most. @throws CheckpointError BITMAP_TOO_LARGE */
 export function checkGranules(disk: string, bitmap: string, size: number, granularity: number): void {
-  if (Math.ceil(size / granularity) <= limits.granulesMax) return
+  if (!hasTooManyGranules(size, granularity)) return
   throw new CheckpointError(
     'BITMAP_TOO_LARGE',
     `bitmap "${bitmap}" of disk "${disk}" would need ${Math.ceil(size / granularity)} bits for ${size} bytes at granularity ${granularity}, ` +

@@ -13,7 +13,6 @@
 import { closeSync, fsyncSync, openSync, readFileSync, write, writeSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
 import type { LogHead } from './event-log.ts'
-import { Pace } from './pace.ts'
 
 export const SLOT_SPACING = 512
 /** Where in its sector a slot stands again. */
@@ -127,13 +126,8 @@ function slotAt(bytes: Uint8Array, at: number): HeadSlot | number | undefined {
 export class HeadFile {
   readonly #descriptor: number
   readonly #pair = new Uint8Array(COPY_AT + SLOT_BYTES)
-  readonly #pace = new Pace()
   #sequence: number
   #index: 0 | 1
-  /** The one that the thread pool has, and the newest that waits behind it. */
-  #writing: Promise<void> | null = null
-  #next: { readonly acknowledged: LogHead; readonly synced: LogHead } | null = null
-  #failure: unknown = null
 
   /** Goes on after `last`; writes nothing yet. */
   constructor(
@@ -147,29 +141,23 @@ export class HeadFile {
     this.#index = last.kind === 'good' ? last.index : 1
   }
 
-  /** Written when it returns. Never while `writeSoon` has one under way: see `settled`. */
+  /** Written when it returns. */
   write(acknowledged: LogHead, synced: LogHead, state: 'open' | 'closed' = 'open'): void {
     this.#put(acknowledged, synced, state)
     const { length } = this.#pair
     this.#check(writeSync(this.#descriptor, this.#pair, 0, length, this.#index * SLOT_SPACING))
   }
 
-  /**
-   * As `write` while the file system is quick. Where it lets even such a write wait (a journal that commits for somebody else),
-   * the thread pool makes it, one at a time and the newest last: the file may then lag behind the log by what a single write takes.
-   * @throws what a write before failed with
-   */
-  writeSoon(acknowledged: LogHead, synced: LogHead): void {
-    if (this.#failure !== null) throw this.#failure
-    if (this.#writing !== null) this.#next = { acknowledged, synced }
-    else if (this.#pace.isQuick) this.#pace.run(() => this.write(acknowledged, synced))
-    else this.#writing = this.#writeBeside(acknowledged, synced)
-  }
-
-  /** Resolves when nothing is under way. @throws what a write failed with */
-  async settled(): Promise<void> {
-    while (this.#writing !== null) await this.#writing
-    if (this.#failure !== null) throw this.#failure
+  /** The same by the thread pool, for when the file system lets even such a write wait. One at a time. */
+  writeBeside(acknowledged: LogHead, synced: LogHead): Promise<void> {
+    this.#put(acknowledged, synced, 'open')
+    return new Promise<void>((resolve, reject) => {
+      const { length } = this.#pair
+      write(this.#descriptor, this.#pair, 0, length, this.#index * SLOT_SPACING, (error, written) => {
+        if (error !== null) reject(error)
+        else resolve(this.#check(written))
+      })
+    })
   }
 
   sync(): void {
@@ -178,25 +166,6 @@ export class HeadFile {
 
   close(): void {
     closeSync(this.#descriptor)
-  }
-
-  async #writeBeside(acknowledged: LogHead, synced: LogHead): Promise<void> {
-    this.#put(acknowledged, synced, 'open')
-    try {
-      await new Promise<void>((resolve, reject) => {
-        const { length } = this.#pair
-        write(this.#descriptor, this.#pair, 0, length, this.#index * SLOT_SPACING, (error, written) => {
-          if (error !== null) reject(error)
-          else resolve(this.#check(written))
-        })
-      })
-    } catch (error) {
-      this.#failure = error
-    }
-    const next = this.#next
-    this.#next = null
-    this.#writing =
-      next === null || this.#failure !== null ? null : this.#writeBeside(next.acknowledged, next.synced)
   }
 
   #put(acknowledged: LogHead, synced: LogHead, state: 'open' | 'closed'): void {

@@ -1,6 +1,6 @@
 /**
  * Where a small record goes first: one positional write into a file that has its size already, and the record survives the death
- * of the process (R30, level `process`). LevelDB gets it a few milliseconds later, with all that came meanwhile and joined with
+ * of the process (R30, level `process`). LevelDB gets it some ten milliseconds later, with all that came meanwhile and joined with
  * them (staging.ts). A write to LevelDB is a trip to the thread pool and back, ten times this; at queue depth 1 that trip was
  * most of what a tracked write cost.
  *

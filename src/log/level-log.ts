@@ -118,7 +118,6 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
    */
   moment<T>(beside: () => T): Promise<{ readonly log: FrozenLog; readonly beside: T }> {
     return this.betweenAppends(async () => {
-      await this.#parts.headFile?.settled()
       try {
         const source = await this.#view()
         return { log: new FrozenLog(source, this.head, this.syncedHead), beside: beside() }
@@ -139,7 +138,7 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
     if (headFile === undefined)
       throw new CheckpointError('STORE_CLOSED', 'the log was opened to be inspected only')
     if (!sync && splice === undefined && (await this.#staging.take(records))) {
-      headFile.writeSoon(head, synced)
+      headFile.write(head, synced)
       return
     }
     const spliced = splice === undefined ? [] : await this.#spliced(splice)
@@ -151,12 +150,8 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
     ])
     for (const { count } of records) if (count < SMALL_EVENTS) this.#small++
     await this.#staging.along((staged) => this.#putNow([...staged, ...spliced, ...appended], sync))
-    if (sync) {
-      await headFile.settled()
-      headFile.write(head, synced)
-    } else {
-      headFile.writeSoon(head, synced)
-    }
+    if (this.#staging.isQuick) headFile.write(head, synced)
+    else await headFile.writeBeside(head, synced)
   }
 
   async #putNow(operations: Operation[], sync: boolean): Promise<void> {
@@ -353,8 +348,6 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
       if (headFile !== undefined && !this.failed) await this.#endCleanly(headFile)
     } finally {
       try {
-        // What either met was told to an append, or nobody was promised anything by it.
-        await headFile?.settled().catch(() => undefined)
         await this.#staging.close()
         headFile?.close()
         removeOwner(ownerFile)
@@ -375,7 +368,6 @@ export class LevelEventLog extends BaseLog implements AuditedLog {
     if (this.#small > 0) await this.repackSome().catch(() => undefined)
     // Compacting a range that holds nothing only writes out what is in memory.
     if (this.#appended) await this.#parts.db.compactRange(FAR, FARTHER)
-    await headFile.settled()
     headFile.write(this.head, this.head, 'closed')
     headFile.sync()
     this.#staging.remove()

@@ -6,7 +6,7 @@
 import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { CheckpointError, type Facts } from '../errors.ts'
+import { CheckpointError, type Facts, messageOf } from '../errors.ts'
 import { type Aside, discardAside, discardUnmarked, keepAside, keepValues, markAside } from './aside.ts'
 import { EMPTY_HEAD, sameHash } from './base-log.ts'
 import { logDamaged } from './damaged.ts'
@@ -145,7 +145,7 @@ async function openDatabase(
     return db
   } catch (error) {
     const cause = (error as { cause?: unknown }).cause ?? error
-    const message = cause instanceof Error ? cause.message : String(cause)
+    const message = messageOf(cause)
     if ((cause as { code?: unknown }).code === 'LEVEL_LOCKED') {
       await discardAside(aside)
       throw storeInUse(options.ownerFile, options.folder, cause)

@@ -1,18 +1,14 @@
 /**
  * Whether a system call that is usually a copy in memory (a small buffered write, a read of what the page cache has) may be made
- * on the main thread: while such calls are quick it costs a third of a trip to the thread pool and back. The first slow one sends
- * those that follow to the pool, for longer each time, so a busy or cold device holds the main thread up for one call in many.
+ * on the main thread: while such calls are quick it costs a third of a trip to the thread pool and back. One that was slow sends
+ * those that follow to the pool for a while, so that a busy or cold device holds the main thread up for a fifth of the time at most.
  */
 const SLOW_MS = 2
-const REST_MS = 50
-const REST_MS_MAX = 3200
-/** Quick calls in a row after which a slow one counts as the first again. */
-const FORGIVEN = 1000
+/** How long after a slow call, in what it took. */
+const REST = 4
 
 export class Pace {
   #restingUntil = 0
-  #rest = REST_MS
-  #quick = 0
 
   /** Whether the next call may be made here. */
   get isQuick(): boolean {
@@ -25,18 +21,8 @@ export class Pace {
     try {
       return call()
     } finally {
-      this.#took(performance.now() - from)
+      const to = performance.now()
+      this.#restingUntil = to - from < SLOW_MS ? 0 : to + REST * (to - from)
     }
-  }
-
-  #took(ms: number): void {
-    if (ms < SLOW_MS) {
-      this.#restingUntil = 0
-      if (++this.#quick >= FORGIVEN) this.#rest = REST_MS
-      return
-    }
-    this.#quick = 0
-    this.#restingUntil = performance.now() + this.#rest
-    this.#rest = Math.min(2 * this.#rest, REST_MS_MAX)
   }
 }

@@ -1,9 +1,9 @@
 /**
  * Small unsynced records on their way to LevelDB: in the journal already (journal.ts), so their callers have been answered, and in
- * memory until a few milliseconds' worth of them is put at once, joined into packs as a repack would do it later.
+ * memory until what some ten milliseconds brought is put at once, joined into packs as a repack would do it later.
  *
  * Whoever looks at LevelDB waits for `drained` first; a synced append takes along what is here. A put that fails ends the log at
- * the next append, and loses nothing: the journal has it (R33). Cost: memory of at most a journal, and one put for some 10 ms.
+ * the next append, and loses nothing: the journal has it (R33). Cost: memory of at most a journal, and one put for some 50 ms.
  */
 import type { EncodedRecord } from '../../events/record.ts'
 import type { StoredEntry } from './entries.ts'
@@ -11,8 +11,8 @@ import { Journal } from './journal.ts'
 import { eventKey } from './keys.ts'
 import { Packer, type Replacement } from './repack.ts'
 
-/** How long a record waits for others at most. */
-const STAGED_MS = 10
+/** How long a record waits for others at most: a put costs the main thread half a millisecond, however little it puts. */
+const STAGED_MS = 50
 /** Larger appends are worth a trip to LevelDB of their own. */
 const STAGED_BYTES_MAX = 4 * 1024
 
@@ -39,6 +39,11 @@ export class Staging {
     this.#journal = new Journal(folder)
     this.#next = next
     this.#put = put
+  }
+
+  /** Whether small writes beside LevelDB may be made on the main thread now. */
+  get isQuick(): boolean {
+    return this.#journal.isQuick
   }
 
   /** Takes unsynced records in, if this is the place for them: then they survive the process. */

@@ -1,5 +1,5 @@
 /** What a failure of the disk's file or of the store is for an NBD client: one of the few errors that the protocol has. */
-import { CheckpointError } from '../errors.ts'
+import { CheckpointError, messageOf } from '../errors.ts'
 import { type NbdErrno, NbdError } from './errors.ts'
 
 /** Errors of the system that mean something to a guest; whatever else there is reads EIO. */
@@ -18,7 +18,7 @@ const DEPTH = 8
 
 export function toNbdError(error: unknown): NbdError {
   if (error instanceof NbdError) return error
-  const message = error instanceof Error ? error.message : String(error)
+  const message = messageOf(error)
   return new NbdError(errnoOf(error), message, error)
 }
 

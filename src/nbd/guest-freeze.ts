@@ -6,7 +6,7 @@
  * again once and told, and the point stands. Costs two commands of the operator's a point, and the guest's writes wait between.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CheckpointError } from '../errors.ts'
+import { CheckpointError, messageOf } from '../errors.ts'
 import type { PointAhead, PointHooks } from '../store/around-points.ts'
 import { runShell, type ShellEnd } from './shell-command.ts'
 import { guardThaw, type ThawGuard } from './thaw-guard.ts'
@@ -212,8 +212,4 @@ function troubleOf(command: string, end: ShellEnd, timeoutMs: number): Trouble {
     default:
       return end satisfies never
   }
-}
-
-function messageOf(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause)
 }

@@ -7,7 +7,7 @@
  * writes could never become fewer than 720 windows. Costs two additions a write, and an fsync and a synced record a mark.
  */
 import type { DiskMark } from '../../events/types.ts'
-import { CheckpointError } from '../errors.ts'
+import { CheckpointError, messageOf } from '../errors.ts'
 import { coreOf, type Store } from '../store/store.ts'
 import type { MarkSource } from './file-mark.ts'
 
@@ -38,7 +38,7 @@ export async function lookAt(source: MarkSource, disk: string): Promise<DiskMark
 }
 
 function unseen(disk: string, cause: unknown): CheckpointError {
-  const why = cause instanceof Error ? cause.message : String(cause)
+  const why = messageOf(cause)
   return new CheckpointError(
     'IO_FAILED',
     `what disk "${disk}" is served from cannot be looked at (${why}), so its next serving may find it changed; put that right`,

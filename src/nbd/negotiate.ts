@@ -3,6 +3,8 @@
  * leaves. What is wrong with an option is answered and the client may go on; what is no NBD ends the connection. Nothing is kept
  * but the one option at hand and the contexts chosen last, and nothing at all from before TLS.
  */
+
+import { messageOf } from '../errors.ts'
 import { limits } from '../limits.ts'
 import type { NbdContext, NbdExport, NbdExports } from './export.ts'
 import { Disconnected, type Input } from './input.ts'
@@ -291,7 +293,7 @@ class Handshake {
 
   /** A context that cannot be had (a bitmap that is not to be trusted, a log that failed): why, for the client's user. */
   #failed(option: number, error: unknown): undefined {
-    return this.#refuse(option, 'errInvalid', error instanceof Error ? error.message : String(error))
+    return this.#refuse(option, 'errInvalid', messageOf(error))
   }
 }
 

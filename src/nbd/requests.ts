@@ -2,6 +2,8 @@
  * One request: whether it may be asked (flags, ranges, rights, as QEMU's server answers), what it holds while it runs, and
  * its answer as the buffers that go on the wire. Decides nothing about the bytes: the export does.
  */
+
+import { messageOf } from '../errors.ts'
 import { limits } from '../limits.ts'
 import { NbdError } from './errors.ts'
 import type { NbdContext } from './export.ts'
@@ -135,5 +137,5 @@ function check(context: NbdContext, found: Runs, max: number, lengthMax: number 
 export function errorReply(session: Session, { cookie }: Request, error: unknown): Uint8Array[] {
   const errno = error instanceof NbdError ? error.errno : 'EIO'
   if (!session.structured) return [simpleReply(cookie, errno)]
-  return [errorChunk(cookie, errno, error instanceof Error ? error.message : String(error))]
+  return [errorChunk(cookie, errno, messageOf(error))]
 }

@@ -5,8 +5,8 @@
  *
  * Many requests at once share the committer's batches by themselves. The file's write is the record's `move`, so a point that is
  * taken meanwhile has it on both sides (R8). Costs a record per request, and a sync of file and log per flush; flushes that wait
- * share one. A log that fails ends writing, not reading (R33), unless the disk is to go on without it (without-log.ts). No discard reaches the file: it is recorded, and the
- * bytes stay.
+ * share one. A log that fails ends writing, not reading (R33), unless the disk is to go on without it
+ * (without-log.ts). No discard reaches the file: it is recorded, and the bytes stay.
  */
 
 import type { WriteOp } from '../../events/types.ts'
@@ -15,6 +15,7 @@ import type { Core, Move } from '../store/core.ts'
 import type { Disk } from '../store/disk.ts'
 import { coreOf, type Store } from '../store/store.ts'
 import type { WriteRange } from '../store/types.ts'
+import { Calls } from './calls.ts'
 import { listContexts, openContext } from './contexts.ts'
 import { toNbdError } from './errno.ts'
 import { NbdError } from './errors.ts'
@@ -39,6 +40,16 @@ export interface ServedDiskOptions {
   readonly onLogError?: OnLogError
 }
 
+/** What a disk has that clients may change. */
+interface Writable {
+  readonly without: WithoutLog | null
+  readonly marks: Marks | null
+  /** Gives the disk back to whoever wants to resize, detach, remove or serve it. Idempotent. */
+  readonly letGo: () => void
+}
+
+const READ_ONLY: Writable = { without: null, marks: null, letGo: () => undefined }
+
 /** Told that a disk goes on without a log, or why it cannot. */
 type Tell = (error: CheckpointError) => void
 
@@ -54,9 +65,8 @@ export class ServedDisk implements NbdExport {
   readonly #flushes: SharedFlush
   readonly #without: WithoutLog | null
   readonly #marks: Marks | null
-  /** Calls under way, and who waits for the last of them to end. */
-  #running = 0
-  #idle: (() => void) | null = null
+  readonly #letGo: () => void
+  readonly #calls = new Calls(() => new NbdError('ESHUTDOWN', `export "${this.name}" is going away`))
   #closing: Promise<void> | undefined
 
   private constructor(
@@ -64,8 +74,7 @@ export class ServedDisk implements NbdExport {
     disk: Disk,
     bytes: DiskBytes,
     options: Omit<ServedDiskOptions, 'file'>,
-    without: WithoutLog | null,
-    marks: Marks | null,
+    { without, marks, letGo }: Writable,
   ) {
     this.name = options.name ?? options.disk
     this.description = options.description ?? `slicelog disk ${options.disk}`
@@ -77,6 +86,7 @@ export class ServedDisk implements NbdExport {
     this.#bytes = bytes
     this.#without = without
     this.#marks = marks
+    this.#letGo = letGo
     this.#flushes = new SharedFlush(async () => {
       await Promise.all([bytes.sync(), syncOrGoOn(store, without)])
       marks?.flushed()
@@ -86,7 +96,7 @@ export class ServedDisk implements NbdExport {
   /**
    * Opens the file and attaches the disk, which from then on only this process writes (R32). What is found to have changed since
    * it was served last is lost (R35).
-   * @throws CheckpointError IO_FAILED, SERVED_FILE_INVALID, DISK_SIZE_MISMATCH (R35), SIZE_INVALID, and what a command may throw
+   * @throws CheckpointError DISK_SERVED, IO_FAILED, SERVED_FILE_INVALID, DISK_SIZE_MISMATCH (R35), SIZE_INVALID, and what a command may throw
    */
   static async open(store: Store, options: ServedDiskOptions, tell?: Tell): Promise<ServedDisk> {
     const bytes = await RawFile.open(options.file, options.readOnly === true)
@@ -107,20 +117,38 @@ export class ServedDisk implements NbdExport {
   ): Promise<ServedDisk> {
     const held = store.disks().find(({ disk }) => disk === options.disk)
     if (held !== undefined && held.size !== bytes.size) throw sizeDiffers(options, held.size, bytes.size)
-    await declareIfChanged(store, options.disk, bytes)
-    let disk: Disk
-    if (options.readOnly !== true)
-      disk = await store.ensureDisk(options.disk, { size: bytes.size, recorder: 'store' })
-    else if (held === undefined) disk = await store.addDisk(options.disk, { size: bytes.size })
-    else disk = store.disk(options.disk)
-    if (options.readOnly === true) return new ServedDisk(store, disk, bytes, options, null, null)
+    if (options.readOnly === true) {
+      await declareIfChanged(store, options.disk, bytes)
+      const { disk: id } = options
+      const disk = held === undefined ? await store.addDisk(id, { size: bytes.size }) : store.disk(id)
+      return new ServedDisk(store, disk, bytes, options, READ_ONLY)
+    }
+    const letGo = coreOf(store).served.add(options.disk)
+    try {
+      await declareIfChanged(store, options.disk, bytes)
+      return await ServedDisk.#attached(store, bytes, options, tell, letGo)
+    } catch (error) {
+      letGo()
+      throw error
+    }
+  }
+
+  static async #attached(
+    store: Store,
+    bytes: DiskBytes,
+    options: Omit<ServedDiskOptions, 'file'>,
+    tell: Tell,
+    letGo: () => void,
+  ): Promise<ServedDisk> {
+    const disk = await store.ensureDisk(options.disk, { size: bytes.size, recorder: 'store' })
     try {
       const marks = bytes.marks === undefined ? null : new Marks(store, disk.id, bytes.marks, tell)
       await marks?.begin()
       const goesOn = options.onLogError === 'continue'
       const without = goesOn ? await WithoutLog.prepare(store, disk.id, tell) : null
-      return new ServedDisk(store, disk, bytes, options, without, marks)
+      return new ServedDisk(store, disk, bytes, options, { without, marks, letGo })
     } catch (error) {
+      letGo()
       await disk.detach()
       throw error
     }
@@ -174,17 +202,16 @@ export class ServedDisk implements NbdExport {
   }
 
   async #end(): Promise<void> {
-    if (this.#running > 0)
-      await new Promise<void>((resolve) => {
-        this.#idle = resolve
-      })
+    await this.#calls.end(null)
     try {
       if (!this.readOnly) {
         await this.#bytes.sync()
         await this.#marks?.end()
+        this.#letGo()
         await this.#detach()
       }
     } finally {
+      this.#letGo()
       await this.#bytes.close()
       await this.#without?.end()
     }
@@ -194,7 +221,7 @@ export class ServedDisk implements NbdExport {
     try {
       await this.#disk.detach()
     } catch (error) {
-      // A store that failed or closed says so to its owner, and a disk that was removed needs no detach.
+      // A store that failed or closed says so to its owner; a disk that was removed just now needs no detach.
       const codes = ['STORE_FAILED', 'STORE_CLOSED', 'DISK_NOT_FOUND']
       if (!(error instanceof CheckpointError && codes.includes(error.code))) throw error
     }
@@ -220,14 +247,10 @@ export class ServedDisk implements NbdExport {
   }
 
   async #run<T>(work: () => T | Promise<T>): Promise<T> {
-    if (this.#closing !== undefined) throw new NbdError('ESHUTDOWN', `export "${this.name}" is going away`)
-    this.#running++
     try {
-      return await work()
+      return await this.#calls.run(work)
     } catch (error) {
       throw toNbdError(error)
-    } finally {
-      if (--this.#running === 0) this.#idle?.()
     }
   }
 }

@@ -4,6 +4,7 @@
  * so a client that sends more waits, and so does one that does not read its answers.
  */
 import { limits } from '../limits.ts'
+import { BusyPoll } from './busy-poll.ts'
 import { Gate } from './gate.ts'
 import { Disconnected, type Input } from './input.ts'
 import type { Session } from './negotiate.ts'
@@ -22,14 +23,17 @@ export async function transmit(
   answered: Answered,
 ): Promise<void> {
   const gate = new Gate()
+  const poll = new BusyPoll()
   try {
     while (true) {
       const request = decodeRequest(input.take(REQUEST_BYTES) ?? (await input.bytes(REQUEST_BYTES)))
       if (request === null) throw new Disconnected('what came is no request of NBD')
       if (request.command === 'disc') return
+      poll.asked()
       await take(input, gate, session, request, (held, data, refused) => {
         void answer(session, request, data, refused).then(({ parts, error }) => {
           answered(request, error)
+          poll.answered()
           out.send(parts, () => gate.leave(held))
         })
       })

@@ -5,7 +5,7 @@
  *
  * Costs a file of 4 KiB while the disk is served, and nothing per write until the log fails.
  */
-import { CheckpointError } from '../errors.ts'
+import { CheckpointError, messageOf } from '../errors.ts'
 import type { Move } from '../store/core.ts'
 import { pathsOf } from '../store/folder.ts'
 import { coreOf, type Store } from '../store/store.ts'
@@ -158,8 +158,4 @@ function innermost(failure: unknown): string {
   for (let depth = 0; depth < DEPTH && found instanceof Error && found.cause instanceof Error; depth++)
     found = found.cause
   return messageOf(found)
-}
-
-function messageOf(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause)
 }

@@ -25,7 +25,7 @@ import {
   readRefused,
 } from './protocol.ts'
 import { isSocketThere, SOCKET_NAME } from './socket.ts'
-import { addressOf } from './unix-socket.ts'
+import { shortAddress } from './unix-socket.ts'
 
 /** Where an answer goes. Resolves once there is room for more, or nobody reads: until then no more is taken from the owner. */
 export type Sink = (text: string) => Promise<void>
@@ -55,7 +55,7 @@ export interface OwnerConnection {
  */
 export async function reachOwner(folder: string, signal?: AbortSignal): Promise<OwnerConnection | undefined> {
   if (!isSocketThere(folder)) return undefined
-  const { address, release } = addressOf(folder, SOCKET_NAME)
+  const { address, release } = shortAddress(folder, SOCKET_NAME)
   const socket = createConnection(address)
   const stop = (): void => void socket.destroy(new CheckpointError('ABORTED', 'Stopped before it was asked.'))
   signal?.addEventListener('abort', stop)

@@ -15,7 +15,7 @@ const ADDRESS_BYTES_MAX = 103
 export const MAKING_NAME = 's'
 
 /** A path to `name` in `folder` that fits into an address. `release` when the address is not needed any more. */
-export function addressOf(
+export function shortAddress(
   folder: string,
   name: string,
 ): { readonly address: string; readonly release: () => void } {
@@ -29,7 +29,7 @@ export function addressOf(
 /** Listens at `place`, whatever lies there. The folder it is made in is `making` and six signs. @throws what the file system says */
 export async function bindPrivate(server: Server, place: string, making: string): Promise<void> {
   const folder = await mkdtemp(join(dirname(place), making))
-  const { address, release } = addressOf(folder, MAKING_NAME)
+  const { address, release } = shortAddress(folder, MAKING_NAME)
   try {
     await listening(server, () => server.listen(address))
     chmodSync(join(folder, MAKING_NAME), 0o600)
@@ -58,7 +58,7 @@ export function listening(server: Server, listen: () => void): Promise<void> {
 
 /** Whether somebody listens. What cannot be asked (no rights) counts as answered: it is not ours to replace. */
 export async function isAnswered(place: string): Promise<boolean> {
-  const { address, release } = addressOf(dirname(place), basename(place))
+  const { address, release } = shortAddress(dirname(place), basename(place))
   try {
     return await new Promise((answer) => {
       const socket = createConnection(address)

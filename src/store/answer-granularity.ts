@@ -1,7 +1,7 @@
 /** How fine an answer over a disk may be: a power of two from 512 bytes up, and 2^32 granules at most (R23). */
 import { checkGranularity } from '../../projections/bitmap.ts'
 import { CheckpointError } from '../errors.ts'
-import { limits } from '../limits.ts'
+import { hasTooManyGranules, limits } from '../limits.ts'
 
 /** @throws CheckpointError GRANULARITY_INVALID */
 export function checkAnswerGranularity(granularity: number): void {
@@ -19,7 +19,7 @@ export function checkAnswerGranularity(granularity: number): void {
 
 /** @throws CheckpointError BITMAP_TOO_LARGE */
 export function checkAnswerGranules(disk: string, size: number, granularity: number): void {
-  if (!tooFine(size, granularity)) return
+  if (!hasTooManyGranules(size, granularity)) return
   throw new CheckpointError(
     'BITMAP_TOO_LARGE',
     `disk "${disk}" has more than 2^32 granules of ${granularity} bytes; ask with a larger granularity`,
@@ -30,10 +30,6 @@ export function checkAnswerGranules(disk: string, size: number, granularity: num
 /** In bytes: the default, or on a disk too large for it the finest there is. For who has to ask without being told how. */
 export function usualGranularity(size: number): number {
   let granularity: number = limits.granularityDefault
-  while (tooFine(size, granularity)) granularity *= 2
+  while (hasTooManyGranules(size, granularity)) granularity *= 2
   return granularity
-}
-
-function tooFine(size: number, granularity: number): boolean {
-  return Math.ceil(size / granularity) > limits.granulesMax
 }

@@ -2,6 +2,8 @@
  * A compaction policy that runs by itself in an embedded store (R29): every so often, throttled, one pass after the other, and
  * ended by the close. A pass that fails changes nothing (R21): it is told in `status`, and the next one tries again.
  */
+
+import { messageOf } from '../errors.ts'
 import type { Compacted, Compactor } from './compactor.ts'
 import type { PolicyInput } from './policy.ts'
 
@@ -65,7 +67,7 @@ export class AutoCompaction {
       this.#last = {
         kind: 'failed',
         at: this.#now(),
-        error: error instanceof Error ? error.message : String(error),
+        error: messageOf(error),
       }
     }
     if (this.#timer !== undefined) this.#wait(this.#everyMs)

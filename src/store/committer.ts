@@ -13,7 +13,7 @@ import { decodeStored, type EncodedRecord } from '../../events/record.ts'
 import type { DomainEvent, LogRecord, RecordMeta, WriteColumns } from '../../events/types.ts'
 import { slicesNeeded } from '../../projections/bits.ts'
 import type { Catalog } from '../../projections/catalog.ts'
-import { assert, CheckpointError } from '../errors.ts'
+import { assert, CheckpointError, messageOf } from '../errors.ts'
 import { limits } from '../limits.ts'
 import type { EventLog, LogHead, Swap } from '../log/event-log.ts'
 import { Arms } from './arms.ts'
@@ -626,7 +626,7 @@ export class Committer {
     this.#failure = new CheckpointError(
       'STORE_FAILED',
       'a write to the log failed, so the store takes nothing more; see the cause, put it right (free space, a healthy disk), then close and open the store again',
-      { cause: cause instanceof Error ? cause.message : String(cause) },
+      { cause: messageOf(cause) },
       cause,
     )
   }

@@ -41,6 +41,7 @@ import { START } from './points.ts'
 import type { PolicyInput } from './policy.ts'
 import { quietDisks } from './quiet.ts'
 import { materialize, type RebuildOptions, rebuild, rebuildCatalog } from './rebuild.ts'
+import { ServedDisks } from './served-disks.ts'
 import type { FoldWrites } from './snapshots.ts'
 import type { SpanIndex } from './span-index.ts'
 import type { State } from './state.ts'
@@ -128,6 +129,8 @@ export class Core {
   readonly compactor: Compactor
   /** What doors do around points of the disks that they serve. */
   readonly aroundPoints = new AroundPoints()
+  /** Whose clients write through a door of this process. */
+  readonly served = new ServedDisks()
   /** Disks, by number, whose writes go on without a log (R33): all of them are unknown since then. */
   readonly unrecorded = new Map<number, { readonly from: Point; readonly reason: string }>()
   #autoCompaction: AutoCompaction | null = null
@@ -278,6 +281,7 @@ export class Core {
   async #foresee(commands: readonly AnyCommand[], { commandId }: RecordMeta): Promise<'before' | 'now'> {
     if (commandId !== undefined && (await this.log.positionOfCommand(commandId)) !== undefined)
       return 'before'
+    this.served.refuse(commands)
     const resolved: Command[] = []
     for (const command of commands) resolved.push(await this.#resolveFor(command))
     decideTransaction(this.catalog, resolved, {
@@ -425,6 +429,7 @@ export class Core {
     time: number,
     catalog: Catalog,
   ): Promise<Decided<Ran>> {
+    this.served.refuse(commands)
     const resolved: Command[] = []
     for (const command of commands) resolved.push(await this.#resolveFor(command))
     const plans = new Map<string, MadePlan>()

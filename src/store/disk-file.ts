@@ -20,7 +20,7 @@ import { createGunzip, createGzip } from 'node:zlib'
 import { Packr } from 'msgpackr'
 import { decodeStored } from '../../events/record.ts'
 import type { LogRecord } from '../../events/types.ts'
-import { CheckpointError } from '../errors.ts'
+import { CheckpointError, messageOf } from '../errors.ts'
 import { makeParent, partialOf, removeStalePartials, targetExists } from './publish.ts'
 
 export const DISK_FILE_FORMAT = 1
@@ -163,7 +163,7 @@ export async function* readDiskFile(path: string): AsyncGenerator<DiskFrame & { 
     }
   } catch (error) {
     if (error instanceof CheckpointError) throw error
-    throw invalid(error instanceof Error ? error.message : String(error), error)
+    throw invalid(messageOf(error), error)
   }
   if (!ended) throw invalid('its end is missing')
 }

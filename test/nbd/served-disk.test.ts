@@ -186,20 +186,54 @@ describe('what a client is told when something fails', () => {
     },
   )
 
-  test('R7, R31: a disk that shrank in the store takes no write beyond its end, and the file is not touched', async () => {
+  test.each([
+    ['resized', (store: Store) => store.disk('vda').resize(SIZE / 2), 'resize-disk'],
+    ['removed', (store: Store) => store.removeDisk('vda'), 'remove-disk'],
+    ['detached', (store: Store) => store.disk('vda').detach(), 'detach-disk'],
+    [
+      'removed in a transaction',
+      (store: Store) =>
+        store.transaction([
+          { type: 'add-bitmap', disk: 'vda', bitmap: 'more' },
+          { type: 'remove-disk', disk: 'vda' },
+        ]),
+      'remove-disk',
+    ],
+    [
+      'served a second time',
+      (store: Store) => ServedDisk.over(store, new MemoryBytes(SIZE), { disk: 'vda', file: 'again' }),
+      'serve',
+    ],
+  ])('R21, R31: a disk that is served is not %s under its clients', async (_, take, operation) => {
     const { store, disk, bytes } = await served()
-    await store.disk('vda').resize(SIZE / 2)
-    await failsWith('EINVAL', () => disk.write(SIZE / 2, Buffer.alloc(1), false))
-    expect(bytes.calls).toEqual([])
-    await disk.write(SIZE / 2 - 1, Buffer.alloc(1), false)
+    const before = store.head
+    const taken = (take as (store: Store) => Promise<unknown>)(store)
+    await expect(taken).rejects.toMatchObject({ code: 'DISK_SERVED', facts: { disk: 'vda', operation } })
+    expect(store.head).toEqual(before)
+    await disk.write(SIZE - 1, Buffer.alloc(1), false)
+    expect(bytes.calls).toEqual([`write ${SIZE - 1}+1`])
   })
 
-  test('a disk that was removed from the store takes no write', async () => {
-    const { store, disk, bytes } = await served()
-    await store.removeDisk('vda')
-    await failsWith('EIO', () => disk.write(0, Buffer.alloc(1), false))
-    expect(bytes.calls).toEqual([])
+  test('R7: a disk that is not served any more is resized and removed, and one that is only read as well', async () => {
+    const { store, disk } = await served()
     await disk.close()
+    const reading = await served({ store, readOnly: true })
+    await store.disk('vda').resize(SIZE / 2)
+    await store.removeDisk('vda')
+    await reading.disk.close()
+  })
+
+  test('a disk whose serving failed to begin is given back', async () => {
+    const store = await openMemoryStore()
+    await store.addDisk('vda', { size: SIZE })
+    const bytes = new MemoryBytes(SIZE)
+    const marks = { look: () => Promise.reject(systemError('EIO')), strayed: async () => null }
+    const failing = Object.assign(bytes, { marks }) as unknown as MemoryBytes
+    await expect(ServedDisk.over(store, failing, { disk: 'vda', file: 'vda.raw' })).rejects.toMatchObject({
+      code: 'IO_FAILED',
+    })
+    await store.disk('vda').resize(SIZE / 2)
+    await store.close()
   })
 
   test('a read-only export refuses every change, records nothing and leaves the disk unattached', async () => {

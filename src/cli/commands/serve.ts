@@ -1,7 +1,7 @@
 /** `serve`: raw files as disks over NBD, every write tracked, until Ctrl-C or SIGTERM. */
 import { join } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { CheckpointError, type ErrorCode } from '../../errors.ts'
+import { CheckpointError, type ErrorCode, messageOf } from '../../errors.ts'
 import { type NbdDiskOptions, type ServedNbd, serveNbd } from '../../nbd/serve.ts'
 import type { NbdTlsFiles } from '../../nbd/tls.ts'
 import type { OnLogError } from '../../nbd/without-log.ts'
@@ -302,7 +302,7 @@ function sayLoud(session: Session, { code, message, facts }: CheckpointError): v
 function sayOnce(say: (words: string) => void): (error: unknown) => void {
   const said = new Set<string>()
   return (error) => {
-    const words = error instanceof Error ? error.message : String(error)
+    const words = messageOf(error)
     if (said.has(words) || said.size > 100) return
     said.add(words)
     say(words)

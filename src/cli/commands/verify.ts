@@ -4,6 +4,7 @@ import type { Command } from 'commander'
 import type { Anchor } from '../../audit/head.ts'
 import { type VerifyOptions, type VerifyReport, verifyStore } from '../../audit/verify.ts'
 import { verifyLive } from '../../audit/verify-live.ts'
+import { messageOf } from '../../errors.ts'
 import { EXIT, UsageError } from '../exit.ts'
 import { withExamples } from '../help.ts'
 import * as text from '../render/text.ts'
@@ -104,9 +105,7 @@ function headInWords(words: string): Anchor | undefined {
 /** @throws UsageError when the file is not a head as `head --json` prints it, nor a report as `verify --json` does. */
 async function readHead(file: string): Promise<Anchor> {
   const words = await readFile(file, 'utf8').catch((error: unknown) => {
-    throw new UsageError(
-      `The saved head ${file} cannot be read: ${error instanceof Error ? error.message : String(error)}`,
-    )
+    throw new UsageError(`The saved head ${file} cannot be read: ${messageOf(error)}`)
   })
   const parsed = parseJson(words)
   const saved = typeof parsed === 'object' && parsed !== null && 'head' in parsed ? parsed.head : parsed

@@ -4,12 +4,12 @@
  * callers asked to read.
  */
 import { limits } from '../../limits.ts'
+import { Calls } from '../calls.ts'
 import { NbdError } from '../errors.ts'
 import { RUN_BYTES } from '../runs.ts'
 import { type Command, FLAG } from '../wire.ts'
 import { type Address, addressText } from './address.ts'
 import { Done } from './answer.ts'
-import { Calls } from './calls.ts'
 import { cutExtents, followExtents } from './extents.ts'
 import { contextMissing, lost } from './failures.ts'
 import type { Agreed } from './handshake.ts'

@@ -5,7 +5,7 @@
  * It connects again when somebody asks, not before; while it does, all who ask wait for the one attempt.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CheckpointError } from '../../errors.ts'
+import { CheckpointError, messageOf } from '../../errors.ts'
 import { NbdError } from '../errors.ts'
 import { type Address, addressText } from './address.ts'
 import type { Answer } from './answer.ts'
@@ -203,5 +203,5 @@ function isFinal(error: unknown): boolean {
 }
 
 function saidOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
+  return messageOf(error)
 }

@@ -5,7 +5,7 @@
 import { createConnection, type Socket } from 'node:net'
 import { basename, dirname } from 'node:path'
 import { CheckpointError } from '../../errors.ts'
-import { addressOf as shortened } from '../../owner/unix-socket.ts'
+import { shortAddress } from '../../owner/unix-socket.ts'
 import { Disconnected } from '../input.ts'
 import { type Address, addressText, type Place } from './address.ts'
 import { unreachable } from './failures.ts'
@@ -63,7 +63,7 @@ function open(place: Place, where: string): { readonly socket: Socket; readonly 
   if (place.kind === 'tcp')
     return { socket: createConnection(place.port, place.host), release: () => undefined }
   try {
-    const { address, release } = shortened(dirname(place.path), basename(place.path))
+    const { address, release } = shortAddress(dirname(place.path), basename(place.path))
     return { socket: createConnection(address), release }
   } catch (cause) {
     throw unreachable(where, 'refused', (cause as Error).message, cause)

@@ -1,18 +1,17 @@
-/** The calls that a client has under way, so that its end can wait for them and let none in after it. */
-import type { CheckpointError } from '../../errors.ts'
+/** The calls that are under way, so that an end can wait for them and let none in after it. */
 
 export class Calls {
-  readonly #refusal: () => CheckpointError
+  readonly #refusal: () => Error
   #running = 0
   #ended = false
   #idle: () => void = () => undefined
 
-  constructor(refusal: () => CheckpointError) {
+  constructor(refusal: () => Error) {
     this.#refusal = refusal
   }
 
   /** @throws what `work` throws, or the refusal after the end */
-  async run<T>(work: () => Promise<T>): Promise<T> {
+  async run<T>(work: () => T | Promise<T>): Promise<T> {
     if (this.#ended) throw this.#refusal()
     this.#running++
     try {
@@ -22,12 +21,12 @@ export class Calls {
     }
   }
 
-  /** Lets no more in, and resolves when none runs or `waitMs` have passed. */
-  async end(waitMs: number): Promise<void> {
+  /** Lets no more in, and resolves when none runs or `waitMs` have passed; null: however long it takes. */
+  async end(waitMs: number | null): Promise<void> {
     this.#ended = true
     if (this.#running === 0) return
     await new Promise<void>((resolve) => {
-      const late = setTimeout(resolve, waitMs)
+      const late = waitMs === null ? undefined : setTimeout(resolve, waitMs)
       this.#idle = () => {
         clearTimeout(late)
         resolve()
