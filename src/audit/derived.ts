@@ -59,6 +59,8 @@ export class DerivedCheck {
       shapes: () => this.#shapes,
     }).catch(() => null)
     const snapshots = await this.#derived.snapshots()
+    const { unlisted } = this.#derived
+    if (unlisted !== null) this.#add(`what is stored cannot be listed (${unlisted})`, null)
     this.#waiting = snapshots.filter((position) => position > after).sort((a, b) => a - b)
   }
 

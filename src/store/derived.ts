@@ -11,11 +11,19 @@ import { MemoryLevel } from 'memory-level'
 import type { DirtyBitmap } from '../../projections/bitmap.ts'
 import { type BitsRef, refOf } from '../../projections/bits.ts'
 import { decodeBits, encodeBits } from '../../projections/bits-codec.ts'
+import { messageOf } from '../errors.ts'
 import { deadlyTable, markTables } from '../log/table-check.ts'
 import { viewOf } from './derived-view.ts'
 
 /** What both databases can do. Their own types differ only in how they spell optional options. */
 type Db = AbstractLevel<string, string, Uint8Array>
+
+interface Range {
+  readonly gte: string
+  readonly lt: string
+  readonly reverse?: boolean
+  readonly limit?: number
+}
 
 /** Sorts like the numbers do. */
 function snapshotKey(position: number): string {
@@ -53,6 +61,7 @@ export class Derived {
   /** What was found missing or damaged since opening, in words. */
   readonly rebuilt: string[] = []
   readonly #lost = new Set<string>()
+  #unlisted: string | null = null
 
   /** Where it is noted which tables need no check at the next open; null in memory. */
   readonly #folder: string | null
@@ -146,9 +155,13 @@ export class Derived {
   /** The newest snapshot at or before `position` that is whole. */
   async snapshotAtMost(position: number): Promise<{ position: number; bytes: Uint8Array } | undefined> {
     if (position < 0) return undefined
-    for await (const key of this.#db.keys({ lte: snapshotKey(position), gte: 's', reverse: true })) {
-      const bytes = await this.snapshot(Number(key.slice(1)))
-      if (bytes !== undefined) return { position: Number(key.slice(1)), bytes }
+    try {
+      for await (const key of this.#db.keys({ lte: snapshotKey(position), gte: 's', reverse: true })) {
+        const bytes = await this.snapshot(Number(key.slice(1)))
+        if (bytes !== undefined) return { position: Number(key.slice(1)), bytes }
+      }
+    } catch (error) {
+      this.#unlisted = messageOf(error)
     }
     return undefined
   }
@@ -166,7 +179,7 @@ export class Derived {
   }
 
   async snapshots(): Promise<number[]> {
-    const keys = await this.#db.keys({ gte: 's', lt: 't' }).all()
+    const keys = await this.#list({ gte: 's', lt: 't' })
     return keys.map((key) => Number(key.slice(1)))
   }
 
@@ -203,7 +216,7 @@ export class Derived {
   }
 
   async names(kind: NamedKind): Promise<string[]> {
-    const keys = await this.#db.keys({ gte: kind, lt: String.fromCharCode(kind.charCodeAt(0) + 1) }).all()
+    const keys = await this.#list({ gte: kind, lt: String.fromCharCode(kind.charCodeAt(0) + 1) })
     return keys.map((key) => key.slice(1))
   }
 
@@ -212,7 +225,7 @@ export class Derived {
   }
 
   async refs(): Promise<BitsRef[]> {
-    const keys = await this.#db.keys({ gte: 'b', lt: 'c' }).all()
+    const keys = await this.#list({ gte: 'b', lt: 'c' })
     return keys.map((key) => key.slice(1))
   }
 
@@ -268,20 +281,18 @@ export class Derived {
     ])
   }
 
-  /** Keys from `from` to `to` (exclusive); none where LevelDB cannot read them. */
-  async keys(from: string, to: string): Promise<string[]> {
-    return await this.#db
-      .keys({ gte: from, lt: to })
-      .all()
-      .catch(() => [])
+  /** Keys from `from` to `to` (exclusive). */
+  keys(from: string, to: string): Promise<string[]> {
+    return this.#list({ gte: from, lt: to })
   }
 
   async lastKey(from: string, to: string): Promise<string | undefined> {
-    const keys = await this.#db
-      .keys({ gte: from, lt: to, reverse: true, limit: 1 })
-      .all()
-      .catch(() => [])
-    return keys[0]
+    return (await this.#list({ gte: from, lt: to, reverse: true, limit: 1 }))[0]
+  }
+
+  /** Why keys could not be listed since opening; null: they could. */
+  get unlisted(): string | null {
+    return this.#unlisted
   }
 
   /** Small values only. */
@@ -289,7 +300,10 @@ export class Derived {
     return await this.#db
       .iterator({ gte: from, lt: to })
       .all()
-      .catch(() => [])
+      .catch((error: unknown) => {
+        this.#unlisted = messageOf(error)
+        return []
+      })
   }
 
   /** What is stored now, for a look that may not change it: what is put beside it goes to `top`, which is closed with the view. */
@@ -300,6 +314,16 @@ export class Derived {
   async close(): Promise<void> {
     await this.#db.close()
     if (this.#folder !== null) markTables(this.#folder, marksOf(this.#folder))
+  }
+
+  /** None where LevelDB cannot read them: the same as missing. */
+  async #list(range: Range): Promise<string[]> {
+    try {
+      return await this.#db.keys(range).all()
+    } catch (error) {
+      this.#unlisted = messageOf(error)
+      return []
+    }
   }
 
   async #get(key: string): Promise<Uint8Array | undefined> {

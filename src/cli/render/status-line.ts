@@ -19,8 +19,8 @@ export function statusLine(output: Output): StatusLine {
     shows,
     show(words) {
       if (!shows) return
-      // A terminal that is told to write in its last column may go on to the next line.
-      output.write(ERASE_LINE + cut(shown(words), Math.max(1, (output.columns ?? 80) - 1)))
+      // A terminal that has no size says 0 columns, and one that is told to write in its last column may go on to the next line.
+      output.write(ERASE_LINE + cut(shown(words), Math.max(1, (output.columns || 80) - 1)))
       there = true
     },
     clear() {
