@@ -5,10 +5,12 @@ import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { ClassicLevel } from 'classic-level'
 import { onTestFinished } from 'vitest'
-import { EMPTY_HASH, readHeader } from '../../events/record.ts'
+import { EMPTY_HASH, type EncodedRecord, readHeader } from '../../events/record.ts'
 import { KiB, MiB } from '../../src/limits.ts'
+import type { LogHead } from '../../src/log/event-log.ts'
 import { eventKey, positionOfEventKey } from '../../src/log/keys.ts'
 import { openStore } from '../../src/store/open.ts'
+import { openIn } from '../log/open.ts'
 
 export const DISK = 'vm/vda'
 
@@ -86,6 +88,18 @@ export async function put(
       ),
     ),
   )
+}
+
+/** Appends what no committer would to a closed store's log, chained to its head. Gives its first position. */
+export async function appendTo(
+  folder: string,
+  recordsAfter: (head: LogHead) => readonly EncodedRecord[],
+): Promise<number> {
+  const { log } = await openIn(folder, { createIfMissing: false })
+  const { head } = log
+  await log.append(recordsAfter(head), { expected: head.next, sync: true })
+  await log.close()
+  return head.next
 }
 
 /** The value with a checksum that fits what it holds now. */

@@ -5,10 +5,9 @@ import { expect, onTestFinished, test } from 'vitest'
 import { encodeEvents } from '../../events/record.ts'
 import { verifyStore } from '../../src/audit/verify.ts'
 import { commandKey, positionBytes, REPACK_KEY } from '../../src/log/keys.ts'
-import { openLevelLog } from '../../src/log/level-open.ts'
 import { pathsOf } from '../../src/store/folder.ts'
 import { openStore } from '../../src/store/open.ts'
-import { DISK, soundStore, withLog } from './support.ts'
+import { appendTo, DISK, soundStore, withLog } from './support.ts'
 
 const findingsOf = async (folder: string) => (await verifyStore(folder)).findings
 const codesOf = async (folder: string) => (await findingsOf(folder)).map(({ code }) => code)
@@ -43,28 +42,18 @@ test('R28: keys that slicelog writes beside its records are none of them', async
 })
 
 /** Appends an event that fits the chain, at this time after (below zero: before) the last one's. */
-async function append(folder: string, after: number): Promise<number> {
-  const paths = pathsOf(folder)
-  const { log } = await openLevelLog({
-    folder: paths.log,
-    headFile: paths.head,
-    asideFolder: paths.aside,
-    ownerFile: paths.owner,
-    bootId: new Uint8Array(16),
-    createIfMissing: false,
-  })
-  const { next, time, hash } = log.head
+function append(folder: string, after: number): Promise<number> {
   const lost = {
     type: 'stretch-lost',
     disk: DISK,
     from: { position: 3, time: null },
     reason: 'forged',
   } as const
-  const record = encodeEvents(next, time! + after, {}, [lost], hash)
-  // The log itself refuses to go back, so it is told another time than the one that is written.
-  await log.append([{ ...record, time: time! + Math.max(0, after) }], { expected: next, sync: true })
-  await log.close()
-  return next
+  return appendTo(folder, ({ next, time, hash }) => {
+    const record = encodeEvents(next, time! + after, {}, [lost], hash)
+    // The log itself refuses to go back, so it is told another time than the one that is written.
+    return [{ ...record, time: time! + Math.max(0, after) }]
+  })
 }
 
 test('R28, R22: TIME_BACKWARDS names the record whose time is before that of the one before it; equal times are none', async () => {

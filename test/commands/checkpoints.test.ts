@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import type { BitmapRef, DomainEvent } from '../../events/types.ts'
-import { checkpointDeletion } from '../../src/commands/checkpoints.ts'
+import { type CheckpointDeletion, checkpointDeletion } from '../../src/commands/checkpoints.ts'
 import { given } from '../../src/testing/given.ts'
 import { begin, begun, bitmapAdded, busy, daily, diskAdded, weekly, withSlices, writes } from './kit.ts'
 
@@ -13,6 +13,9 @@ const created = (checkpoint: string, bitmaps: readonly BitmapRef[] = []): Domain
   bitmaps,
 })
 const deleted = (checkpoint: string): DomainEvent => ({ type: 'checkpoint-deleted', checkpoint })
+/** The answer to a deletion that did this and no more to the bitmaps. */
+const deletion = (checkpoint: string, did: Partial<CheckpointDeletion> = {}) =>
+  ({ kind: 'checkpoint-deleted', checkpoint, merged: [], kept: [], gone: [], ...did }) as const
 const frozenBy = (name: string, slice: number, next: number, ref: BitmapRef = daily): DomainEvent => ({
   type: 'slice-frozen',
   ...ref,
@@ -108,10 +111,7 @@ describe('delete', () => {
   })
 
   test('R19: without bitmaps only the name goes', () => {
-    given(created('c'))
-      .when(remove('c'))
-      .then(deleted('c'))
-      .thenAnswer({ kind: 'checkpoint-deleted', checkpoint: 'c', merged: [], kept: [], gone: [] })
+    given(created('c')).when(remove('c')).then(deleted('c')).thenAnswer(deletion('c'))
   })
 
   test('R16, R19: the slice that begins there merges into the next older one', () => {
@@ -120,13 +120,7 @@ describe('delete', () => {
       .when({ type: 'bank', ...daily })
       .when(remove('c'))
       .then(deleted('c'), { type: 'slice-merged', ...daily, slice: 2, into: 1 })
-      .thenAnswer({
-        kind: 'checkpoint-deleted',
-        checkpoint: 'c',
-        merged: [{ ...daily, slice: 2, into: 1 }],
-        kept: [],
-        gone: [],
-      })
+      .thenAnswer(deletion('c', { merged: [{ ...daily, slice: 2, into: 1 }] }))
   })
 
   test('R16, R19: the oldest slice has none to merge into and is dropped', () => {
@@ -135,13 +129,7 @@ describe('delete', () => {
       .when({ type: 'delete-slice', ...daily, slice: 0 })
       .when(remove('c'))
       .then(deleted('c'), { type: 'slice-dropped', ...daily, slice: 1, because: 'deleted' })
-      .thenAnswer({
-        kind: 'checkpoint-deleted',
-        checkpoint: 'c',
-        merged: [{ ...daily, slice: 1, into: null }],
-        kept: [],
-        gone: [],
-      })
+      .thenAnswer(deletion('c', { merged: [{ ...daily, slice: 1, into: null }] }))
   })
 
   test('R16: deleting the point where α began makes the newest slice α again, under its old number', () => {
@@ -162,13 +150,7 @@ describe('delete', () => {
       .when({ type: 'delete-slice', ...daily, slice: 0 })
       .when(remove('c'))
       .then(deleted('c'))
-      .thenAnswer({
-        kind: 'checkpoint-deleted',
-        checkpoint: 'c',
-        merged: [],
-        kept: [{ ...daily, for: { kind: 'active' } }],
-        gone: [],
-      })
+      .thenAnswer(deletion('c', { kept: [{ ...daily, for: { kind: 'active' } }] }))
   })
 
   test('R19: a point that another checkpoint shares is kept for it, bitmap by bitmap', () => {
@@ -176,13 +158,12 @@ describe('delete', () => {
       .when([create('a', [daily, weekly]), create('b', [weekly])])
       .when(remove('a'))
       .then(deleted('a'), { type: 'slice-reactivated', ...daily, slice: 0, deleted: 1 })
-      .thenAnswer({
-        kind: 'checkpoint-deleted',
-        checkpoint: 'a',
-        merged: [{ ...daily, slice: 1, into: 0 }],
-        kept: [{ ...weekly, for: { kind: 'checkpoint', name: 'b' } }],
-        gone: [],
-      })
+      .thenAnswer(
+        deletion('a', {
+          merged: [{ ...daily, slice: 1, into: 0 }],
+          kept: [{ ...weekly, for: { kind: 'checkpoint', name: 'b' } }],
+        }),
+      )
   })
 
   test('R19: a point that a backup began at is kept for it, unless the backup failed or was cancelled', () => {
@@ -194,13 +175,7 @@ describe('delete', () => {
       .when({ type: 'succeed-backup', backup: 'b' })
       .when(remove('c'))
       .then(deleted('c'))
-      .thenAnswer({
-        kind: 'checkpoint-deleted',
-        checkpoint: 'c',
-        merged: [],
-        kept: [{ ...daily, for: { kind: 'backup', id: 'b' } }],
-        gone: [],
-      })
+      .thenAnswer(deletion('c', { kept: [{ ...daily, for: { kind: 'backup', id: 'b' } }] }))
     together
       .when({ type: 'cancel-backup', backup: 'b', reason: '' })
       .when(remove('c'))
@@ -208,7 +183,7 @@ describe('delete', () => {
   })
 
   test('R19: what a deletion, a cycle or a full took already is listed as gone', () => {
-    const gone = { kind: 'checkpoint-deleted', checkpoint: 'c', merged: [], kept: [], gone: [daily] } as const
+    const gone = deletion('c', { gone: [daily] })
     marked(1)
       .when({ type: 'bank', ...daily })
       .when({ type: 'delete-slice', ...daily, slice: 2 })

@@ -342,26 +342,21 @@ describe('record-combined', () => {
 })
 
 describe('what the catalog keeps of a backup', () => {
+  const lost = (from: number): DomainEvent => ({
+    type: 'stretch-lost',
+    disk: 'vda',
+    from: { position: from, time: timeAt(from) },
+    reason: 'away',
+  })
+
   test('R35: a stretch told after a begin, that had begun before it, puts the backup in doubt; a later one does not', () => {
-    const lost = (from: number): DomainEvent => ({
-      type: 'stretch-lost',
-      disk: 'vda',
-      from: { position: from, time: timeAt(from) },
-      reason: 'away',
-    })
     const { catalog } = chained(lost(7))
     expect(['a', 'b', 'c'].map((id) => catalog.backup(id)?.doubt.length)).toEqual([0, 1, 1])
     expect(chained(lost(13)).catalog.backup('c')?.doubt).toEqual([])
   })
 
   test('R35: nothing is missing in a copy of the whole disk, whatever was lost', () => {
-    const lost = {
-      type: 'stretch-lost',
-      disk: 'vda',
-      from: { position: 0, time: timeAt(0) },
-      reason: '',
-    } as const
-    const { catalog } = chained(combined('x', 'full', 'a'), lost)
+    const { catalog } = chained(combined('x', 'full', 'a'), lost(0))
     expect(catalog.backup('full')?.doubt).toEqual([])
     expect(catalog.backup('x')?.doubt).toHaveLength(1)
   })
@@ -378,13 +373,7 @@ describe('what the catalog keeps of a backup', () => {
   })
 
   test('R28: a snapshot of the catalog keeps all of it', () => {
-    const lost = {
-      type: 'stretch-lost',
-      disk: 'vda',
-      from: { position: 7, time: timeAt(7) },
-      reason: 'x',
-    } as const
-    const { catalog } = chained(combined('ab', 'a', 'b'), forgotten('b'), lost)
+    const { catalog } = chained(combined('ab', 'a', 'b'), forgotten('b'), lost(7))
     const again = Catalog.fromPlain(JSON.parse(JSON.stringify(catalog.toPlain())))
     expect([...again.backups()]).toEqual([...catalog.backups()])
   })

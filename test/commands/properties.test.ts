@@ -10,18 +10,12 @@ import type { Command } from '../../src/commands/types.ts'
 import { CheckpointError } from '../../src/errors.ts'
 import { CALM, given, recordOf, timeAt } from '../../src/testing/given.ts'
 import { proof } from '../support/property.ts'
+import { bitmapAdded, diskAdded } from './kit.ts'
 import { REFS, type Step, steps } from './random-commands.ts'
 
 const start = () => {
-  const disks: DomainEvent[] = ['a', 'b'].map((disk) => ({ type: 'disk-added', disk, size: 1_000_000 }))
-  const bitmaps: DomainEvent[] = REFS.map((ref) => ({
-    type: 'bitmap-added',
-    ...ref,
-    granularity: 65_536,
-    recording: true,
-    persistent: true,
-    retention: 3,
-  }))
+  const disks = ['a', 'b'].map((disk) => diskAdded(disk, 1_000_000))
+  const bitmaps = REFS.map((ref) => bitmapAdded(ref, { retention: 3 }))
   return given(...disks, ...bitmaps).catalog
 }
 

@@ -1,8 +1,11 @@
 /** Random command sequences for the properties: two disks, three bitmaps, few names, so that they meet often. */
 import fc from 'fast-check'
-import type { BitmapRef } from '../../events/types.ts'
+import type { BitmapRef, LogRecord } from '../../events/types.ts'
 import type { Catalog } from '../../projections/catalog.ts'
+import { decideTransaction } from '../../src/commands/transaction.ts'
 import type { BeginBackup, Command } from '../../src/commands/types.ts'
+import { CheckpointError } from '../../src/errors.ts'
+import { CALM, recordOf } from '../../src/testing/given.ts'
 
 export const REFS: readonly BitmapRef[] = [
   { disk: 'a', bitmap: 'x' },
@@ -15,6 +18,22 @@ export type Step =
   | { readonly kind: 'writes'; readonly disk: string; readonly count: number }
   | { readonly kind: 'commands'; readonly commands: readonly Draft[] }
 export type Draft = (catalog: Catalog) => Command
+
+/** What a step leaves in the log; null where it is refused or changes nothing, and where its disk is gone. */
+export function recordOfStep(catalog: Catalog, step: Step): LogRecord | null {
+  if (step.kind === 'writes') {
+    if (catalog.disk(step.disk) === undefined) return null
+    return recordOf(catalog, { type: 'writes', disk: step.disk, count: step.count })
+  }
+  const commands = step.commands.map((draft) => draft(catalog))
+  try {
+    const { events } = decideTransaction(catalog, commands, CALM)
+    return events.length > 0 ? recordOf(catalog, events) : null
+  } catch (error) {
+    if (!(error instanceof CheckpointError)) throw error
+    return null
+  }
+}
 
 const ref = fc.constantFrom(...REFS)
 const flag = fc.boolean()

@@ -9,21 +9,15 @@ import { afterAll, expect, test } from 'vitest'
 import { verifyStore } from '../../src/audit/verify.ts'
 import { openStore } from '../../src/store/open.ts'
 import { commandPoints, evidence, past, temporary } from '../store/compact-support.ts'
+import { endChildren, tracked } from '../support/children.ts'
 import { announce, prng, runs, seed } from '../support/property.ts'
 import { script } from '../support/script.ts'
 
 const CHILD = join(dirname(fileURLToPath(import.meta.url)), 'compact-child.ts')
-const children = new Set<ChildProcess>()
-afterAll(() => {
-  for (const child of children) child.kill('SIGKILL')
-})
+afterAll(endChildren)
 
-function start(): ChildProcess {
-  const child = spawn(process.execPath, script(CHILD), { stdio: ['pipe', 'pipe', 'inherit'] })
-  children.add(child)
-  child.on('close', () => children.delete(child))
-  return child
-}
+const start = (): ChildProcess =>
+  tracked(spawn(process.execPath, script(CHILD), { stdio: ['pipe', 'pipe', 'inherit'] }))
 
 /** Kills the child `life` ms after it began, or once it has said `steps` steps. Returns how many it said. */
 async function live(

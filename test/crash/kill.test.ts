@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, expect, test } from 'vitest'
 import { verifyStore } from '../../src/audit/verify.ts'
 import { openStore } from '../../src/store/open.ts'
+import { endChildren, tracked } from '../support/children.ts'
 import { announce, prng, runs, seed } from '../support/property.ts'
 import { script } from '../support/script.ts'
 import { LEDGER, LEDGER_BITMAP, LEDGER_GRANULARITY, rowsOf } from './rows.ts'
@@ -82,18 +83,12 @@ class Ledger {
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'slicelog-crash-'))
-const children = new Set<ChildProcess>()
 afterAll(() => {
-  for (const child of children) child.kill('SIGKILL')
+  endChildren()
   rmSync(folder, { recursive: true, force: true })
 })
 
-function start(): ChildProcess {
-  const child = spawn(process.execPath, script(CHILD), { stdio: ['pipe', 'pipe', 'pipe'] })
-  children.add(child)
-  child.on('close', () => children.delete(child))
-  return child
-}
+const start = (): ChildProcess => tracked(spawn(process.execPath, script(CHILD)))
 
 /** One life of a child: goes to work, is killed after `life` ms (from its open, or from its start), and is heard to its end. */
 async function live(

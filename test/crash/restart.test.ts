@@ -5,9 +5,10 @@ import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { verifyStore } from '../../src/audit/verify.ts'
 import { MiB } from '../../src/limits.ts'
-import { openStore } from '../../src/store/open.ts'
+import { bootIdBytes, openStore } from '../../src/store/open.ts'
 import type { Store } from '../../src/store/store.ts'
 import type { Durability, Machine } from '../../src/store/types.ts'
+import { openIn } from '../log/open.ts'
 
 const machine = (boot: string): Machine => ({ bootId: () => boot })
 const ONE = [{ offset: 0, length: 512 }]
@@ -90,18 +91,7 @@ test('R30, R32: after a restart at level power nothing is lost', async () => {
 
 test('R32: a restart is not forgotten by a kill right after the log was opened, before what it cost was recorded', async () => {
   const { folder, synced } = await killed('process')
-  const { openLevelLog } = await import('../../src/log/level-open.ts')
-  const { pathsOf } = await import('../../src/store/folder.ts')
-  const { bootIdBytes } = await import('../../src/store/open.ts')
-  const paths = pathsOf(folder)
-  const { log } = await openLevelLog({
-    folder: paths.log,
-    headFile: paths.head,
-    asideFolder: paths.aside,
-    ownerFile: paths.owner,
-    bootId: bootIdBytes('after'),
-    createIfMissing: false,
-  })
+  const { log } = await openIn(folder, { bootId: bootIdBytes('after'), createIfMissing: false })
   const after = `${folder}-again`
   cpSync(folder, after, { recursive: true })
   await log.close()

@@ -9,7 +9,8 @@ import { verifyStore } from '../../src/audit/verify.ts'
 import { MiB } from '../../src/limits.ts'
 import { ServedDisk } from '../../src/nbd/served-disk.ts'
 import { openStore } from '../../src/store/open.ts'
-import { cli, endAll } from '../owner/support.ts'
+import { cli } from '../owner/support.ts'
+import { endChildren } from '../support/children.ts'
 import { prng } from '../support/property.ts'
 import { dirtyGranules, failsWith, KiB } from './disk-support.ts'
 import { Client, CMD } from './support.ts'
@@ -129,7 +130,7 @@ test('R33, R35: with continue a full disk under the log stops no client; killed 
 }) => {
   const at = places()
   if (at === null) return skip('mounting a tmpfs is not permitted here')
-  onTestFinished(endAll)
+  onTestFinished(endChildren)
   const [folder, file, socket] = [join(at.small, 'store'), raw(at.roomy), join(at.roomy, 'nbd.sock')]
   await (await openStore(folder)).close()
   const words = ['--disk', `vda=${file}`, '--bitmap', 'daily', '--nbd', `unix:${socket}`, '--json']

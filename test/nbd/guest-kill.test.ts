@@ -8,7 +8,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, test } from 'vitest'
 import { openStore, verifyStore } from '../../src/index.ts'
 import { captured, slicelog } from '../cli/support.ts'
-import { cli, endAll } from '../owner/support.ts'
+import { cli } from '../owner/support.ts'
+import { endChildren } from '../support/children.ts'
 import { describeWithPeers } from '../support/peers.ts'
 import { announce, prng, runs, seed } from '../support/property.ts'
 import { folder } from './disk-support.ts'
@@ -61,7 +62,7 @@ describeWithPeers(
           return ran.json<Record<string, unknown>>()
         }
 
-        ends.push(endAll)
+        ends.push(endChildren)
         let server = await serve()
         const bytes = randomFillSync(Buffer.alloc(2 * MiB))
         const source = `file.driver=nbd,file.server.type=unix,file.server.path=${socket},file.export=vda,file.reconnect-delay=600`

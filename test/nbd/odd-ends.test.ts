@@ -2,33 +2,23 @@
  * Zeroes and discards at odd places, into a real QEMU and into our server, on disks whose size is no multiple of the granularity: QEMU's
  * own digest of its bits is ours (R5), what it counts is what we count, and a bitmap of ours that is added late agrees too.
  */
-import { truncateSync, writeFileSync } from 'node:fs'
-import { afterAll, expect, test } from 'vitest'
-import { openStore, serveNbd } from '../../src/index.ts'
+import { expect, test } from 'vitest'
 import { describeWithPeers } from '../support/peers.ts'
 import { announce, prng, runs, seed } from '../support/property.ts'
-import { NODE, QemuDaemon } from '../support/qemu/daemon.ts'
-import { Nbd } from '../support/qemu/nbd.ts'
-import { folder, KiB } from './disk-support.ts'
+import type { Nbd } from '../support/qemu/nbd.ts'
+import { besideQemu, type Request, type Sides, send } from './beside-qemu-support.ts'
+import { KiB } from './disk-support.ts'
 
 const MiB = 1024 * KiB
 /** Sectors are whole, since QEMU's raw disks are rounded up to them; granules are not. */
 const SIZES = [5 * MiB + 512, 3 * MiB - 512, 64 * KiB + 512, 2 * MiB + 64 * KiB + 1536, 512]
 const GRANULARITIES = [512, 64 * KiB, MiB]
 const NO_HOLE = 2
-const place = folder()
-afterAll(() => place.remove())
 
 type Random = () => number
-interface Change {
-  readonly op: 'zero' | 'trim' | 'write'
-  readonly offset: number
-  readonly length: number
-  readonly flags: number
-}
 
 /** Ends of granules and of the disk, one byte to either side of them, and the length between two such places. */
-function change(random: Random, size: number): Change {
+function change(random: Random, size: number): Request {
   const below = (n: number) => Math.floor(random() * n)
   const edge = (): number => {
     if (random() < 0.2) return size
@@ -45,21 +35,8 @@ function change(random: Random, size: number): Change {
   return { op, offset, length, flags }
 }
 
-async function send(nbd: Nbd, { op, offset, length, flags }: Change): Promise<void> {
-  switch (op) {
-    case 'zero':
-      return await nbd.writeZeroes(offset, length, flags)
-    case 'trim':
-      return await nbd.trim(offset, length, flags)
-    case 'write':
-      return await nbd.write(offset, length, flags)
-    default:
-      return op satisfies never
-  }
-}
-
 /** Both refuse it with the same number, and neither has anything dirty of it: the digests that follow tell. */
-async function refusedByBoth(qemu: Nbd, ours: Nbd, one: Change): Promise<void> {
+async function refusedByBoth(qemu: Nbd, ours: Nbd, one: Request): Promise<void> {
   const errno = (nbd: Nbd) =>
     send(nbd, one).then(
       () => 0,
@@ -70,60 +47,43 @@ async function refusedByBoth(qemu: Nbd, ours: Nbd, one: Change): Promise<void> {
   expect(here).not.toBe(0)
 }
 
-async function sideBySide(random: Random, size: number, name: string, steps: number): Promise<number> {
-  const qemu = await QemuDaemon.start('raw', size)
-  const store = await openStore(place.path(name))
-  const file = place.path(`${name}.raw`)
-  writeFileSync(file, '')
-  truncateSync(file, size)
-  const socket = place.path(`${name}.sock`)
-  const served = await serveNbd(store, { disks: [{ disk: 'vda', file }], socket })
-  const client = await Nbd.connect(socket, 'vda')
-  try {
-    const disk = store.disk('vda')
-    let compared = 0
-    const bitmaps: { name: string; granularity: number }[] = []
-    const add = async (granularity: number) => {
-      const bitmap = { name: `b${bitmaps.length}`, granularity }
-      await qemu.qmp.execute('block-dirty-bitmap-add', { node: NODE, ...bitmap })
-      await store.createCheckpoint(bitmap.name)
-      await disk.addBitmap(bitmap.name, { granularity })
-      bitmaps.push(bitmap)
-    }
-    const compare = async () => {
-      const theirs = await qemu.bitmaps()
-      for (const { name, granularity } of bitmaps) {
-        const digest = await qemu.digest(name)
-        const bits = await disk.bitmap(name).bits()
-        expect([size, name, bits.digest]).toEqual([size, name, digest])
-        expect([size, name, bits.count]).toEqual([size, name, theirs.find((one) => one.name === name)!.count])
-        const changed = await disk.changed({ since: { checkpoint: name }, granularity })
-        expect([size, name, changed.digest]).toEqual([size, name, digest])
-        compared++
-      }
-    }
-    for (const granularity of GRANULARITIES) await add(granularity)
-    for (let step = 1; step <= steps; step++) {
-      const one = change(random, size)
-      await Promise.all([send(qemu.nbd, one), send(client, one)])
-      if (step % 10 === 0) {
-        const beyond = { ...one, offset: Math.max(0, size - one.length + 1), length: Math.max(1, one.length) }
-        await refusedByBoth(qemu.nbd, client, {
-          ...beyond,
-          offset: Math.max(beyond.offset, size - beyond.length + 1),
-        })
-      }
-      if (step % 30 === 0) await compare()
-      if (step % 60 === 0) for (const granularity of GRANULARITIES) await add(granularity)
-    }
-    await compare()
-    return compared
-  } finally {
-    await client.disconnect()
-    await served.close()
-    await store.close()
-    await qemu.stop()
+async function sideBySide(sides: Sides, random: Random, size: number, steps: number): Promise<number> {
+  const { qemu, client, disk } = sides
+  let compared = 0
+  const bitmaps: { name: string; granularity: number }[] = []
+  const add = async (granularity: number) => {
+    const bitmap = { name: `b${bitmaps.length}`, granularity }
+    await sides.addBitmap(bitmap)
+    bitmaps.push(bitmap)
   }
+  const compare = async () => {
+    const theirs = await qemu.bitmaps()
+    for (const { name, granularity } of bitmaps) {
+      const digest = await qemu.digest(name)
+      const bits = await disk.bitmap(name).bits()
+      expect([size, name, bits.digest]).toEqual([size, name, digest])
+      expect([size, name, bits.count]).toEqual([size, name, theirs.find((one) => one.name === name)!.count])
+      const changed = await disk.changed({ since: { checkpoint: `mark-${name}` }, granularity })
+      expect([size, name, changed.digest]).toEqual([size, name, digest])
+      compared++
+    }
+  }
+  for (const granularity of GRANULARITIES) await add(granularity)
+  for (let step = 1; step <= steps; step++) {
+    const one = change(random, size)
+    await sides.sendToBoth(one)
+    if (step % 10 === 0) {
+      const beyond = { ...one, offset: Math.max(0, size - one.length + 1), length: Math.max(1, one.length) }
+      await refusedByBoth(qemu.nbd, client, {
+        ...beyond,
+        offset: Math.max(beyond.offset, size - beyond.length + 1),
+      })
+    }
+    if (step % 30 === 0) await compare()
+    if (step % 60 === 0) for (const granularity of GRANULARITIES) await add(granularity)
+  }
+  await compare()
+  return compared
 }
 
 describeWithPeers(['qemu-storage-daemon'], 'odd ends beside a real QEMU', () => {
@@ -137,8 +97,10 @@ describeWithPeers(['qemu-storage-daemon'], 'odd ends beside a real QEMU', () => 
       const used = seed()
       announce(`zeroes and discards into QEMU, ${size} bytes`, rounds * steps, used)
       const random = prng(used)
-      for (let round = 0; round < rounds; round++)
-        expect(await sideBySide(random, size, `odd-${size}-${round}`, steps)).toBeGreaterThan(0)
+      for (let round = 0; round < rounds; round++) {
+        const compared = await besideQemu(size, (sides) => sideBySide(sides, random, size, steps))
+        expect(compared).toBeGreaterThan(0)
+      }
     },
   )
 })

@@ -9,6 +9,7 @@ import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openStore } from '../../src/store/open.ts'
 import type { Durability } from '../../src/store/types.ts'
+import { endChildren, tracked } from '../support/children.ts'
 import { FileHistory, type FileNode, type Node, stored } from '../support/file-history.ts'
 import { firstDifference } from '../support/power-cut.ts'
 import { prng } from '../support/property.ts'
@@ -43,11 +44,10 @@ export interface RecordingOptions extends LoadOptions {
 }
 
 const folders = new Set<string>()
-const children = new Set<ChildProcess>()
 
 /** For the end of a test file. */
 export function removeRecordings(): void {
-  for (const child of children) child.kill('SIGKILL')
+  endChildren()
   for (const folder of folders) rmSync(folder, { recursive: true, force: true })
 }
 
@@ -99,8 +99,7 @@ async function recordOnce(options: RecordingOptions): Promise<Recording> {
     options.preload === undefined
       ? script('src/cli/main.ts')
       : ['--import', TSX, '--import', options.preload, join(PROJECT, 'src/cli/main.ts')]
-  const server = traced(trace, process.execPath, [...program, ...words])
-  children.add(server)
+  const server = tracked(traced(trace, process.execPath, [...program, ...words]))
   const ended = new Promise<void>((done) => server.once('close', () => done()))
   try {
     await readiness(server)
@@ -140,7 +139,6 @@ async function recordOnce(options: RecordingOptions): Promise<Recording> {
     }
   } finally {
     server.kill('SIGKILL')
-    children.delete(server)
     folders.delete(root)
     await ended
     rmSync(root, { recursive: true, force: true })

@@ -12,6 +12,8 @@ import {
   REP,
   serving,
   text,
+  types,
+  words,
 } from './support.ts'
 
 const vda = () => new MemoryExport('vda', MiB, false, 'the first disk')
@@ -23,8 +25,6 @@ async function greeted(flags = 3, ...exports: MemoryExport[]): Promise<Client> {
   await client.greet(flags)
   return client
 }
-const types = (replies: readonly { type: number }[]) => replies.map(({ type }) => type)
-const words = (replies: readonly { data: Buffer }[]) => replies.at(-1)!.data.toString()
 
 test('the greeting offers the fixed newstyle handshake without zeroes', async () => {
   const { socket } = await serving([vda()])

@@ -11,6 +11,7 @@ import { afterAll, expect, test } from 'vitest'
 import { verifyStore } from '../../src/audit/verify.ts'
 import { openContext } from '../../src/nbd/contexts.ts'
 import { openStore } from '../../src/store/open.ts'
+import { endChildren, tracked } from '../support/children.ts'
 import { announce, prng, runs, seed } from '../support/property.ts'
 import { script } from '../support/script.ts'
 import { dirtyGranules, folder, KiB } from './disk-support.ts'
@@ -20,18 +21,13 @@ const SIZE = 8 * 1024 * KiB - 777
 const GRANULE = 4 * KiB
 const HANG_MS = 60_000
 const place = folder()
-const children = new Set<ChildProcess>()
 afterAll(() => {
-  for (const child of children) child.kill('SIGKILL')
+  endChildren()
   place.remove()
 })
 
-function start(store: string, file: string, used: number): ChildProcess {
-  const child = spawn(process.execPath, [...script(CHILD), store, file, String(used)])
-  children.add(child)
-  child.on('close', () => children.delete(child))
-  return child
-}
+const start = (store: string, file: string, used: number): ChildProcess =>
+  tracked(spawn(process.execPath, [...script(CHILD), store, file, String(used)]))
 
 /** Killed `life` ms after it began to write. */
 async function live(child: ChildProcess, life: number): Promise<void> {

@@ -144,6 +144,10 @@ export interface OptionReply {
   data: Buffer
 }
 
+export const types = (replies: readonly OptionReply[]): number[] => replies.map(({ type }) => type)
+/** What the last reply says. */
+export const words = (replies: readonly OptionReply[]): string => replies.at(-1)!.data.toString()
+
 /** A reply as it came: simple ones have `type` -1. */
 export interface Reply {
   cookie: number

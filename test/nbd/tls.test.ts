@@ -23,6 +23,8 @@ import {
   OPT,
   REP,
   request,
+  types,
+  words,
 } from './support.ts'
 import {
   acknowledged,
@@ -35,8 +37,6 @@ import {
 } from './tls-support.ts'
 
 const TLS_REQUIRED = 0x80000005
-const types = (replies: readonly { type: number }[]) => replies.map(({ type }) => type)
-const words = (replies: readonly { data: Buffer }[]) => replies.at(-1)!.data.toString()
 const vda = (size = MiB) => new MemoryExport('vda', size, false, 'the first disk')
 
 describeWithPeers(['openssl'], 'TLS', () => {

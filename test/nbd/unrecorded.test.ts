@@ -55,6 +55,21 @@ async function reopened(at: string, store?: Store): Promise<Store> {
   return again
 }
 
+/** After work of a process that knows no marks: they lie there as they did before it. */
+async function reopenedAfter(
+  { place, at, store, served }: Awaited<ReturnType<typeof given>>,
+  work: (between: Store) => Promise<void>,
+): Promise<Store> {
+  await served.close()
+  await store.close().catch(() => undefined)
+  cpSync(join(at, 'unrecorded'), place.path('kept'), { recursive: true })
+  const between = await reopened(at)
+  await work(between)
+  await between.close()
+  cpSync(place.path('kept'), join(at, 'unrecorded'), { recursive: true })
+  return await reopened(at)
+}
+
 /** As a served disk records a byte. */
 const recordedOn = (disk: Disk) => async (move: Move) => {
   await disk.recordWrites([{ offset: 0, length: 1 }], move)
@@ -132,19 +147,14 @@ describe('a mark is not lost', () => {
   })
 
   test('R35: a process that knows no marks and goes on with the store in between: lost since the log failed all the same', async () => {
-    const { place, at, store, served, fail, write } = await given('continue')
-    const { position } = store.head
-    fail()
-    await write(5)
-    await served.close()
-    await store.close().catch(() => undefined)
-    cpSync(join(at, 'unrecorded'), place.path('kept'), { recursive: true })
-    const between = await reopened(at)
-    await between.disk('vda').recordWrites([{ offset: 0, length: 1 }])
-    await between.createCheckpoint('between')
-    await between.close()
-    cpSync(place.path('kept'), join(at, 'unrecorded'), { recursive: true })
-    const again = await reopened(at)
+    const one = await given('continue')
+    const { position } = one.store.head
+    one.fail()
+    await one.write(5)
+    const again = await reopenedAfter(one, async (between) => {
+      await between.disk('vda').recordWrites([{ offset: 0, length: 1 }])
+      await between.createCheckpoint('between')
+    })
     expect(again.diskInfo('vda').lost.at(-1)).toMatchObject({ from: { position } })
     expect(await since(again, 'between')).toMatchObject({ complete: false })
   })
@@ -246,17 +256,10 @@ describe('nothing is told', () => {
   })
 
   test('of a disk that was removed since', async () => {
-    const { place, at, store, served, fail, write } = await given('continue')
-    fail()
-    await write(5)
-    await served.close()
-    await store.close().catch(() => undefined)
-    cpSync(join(at, 'unrecorded'), place.path('kept'), { recursive: true })
-    const between = await reopened(at)
-    await between.removeDisk('vda')
-    await between.close()
-    cpSync(place.path('kept'), join(at, 'unrecorded'), { recursive: true })
-    const again = await reopened(at)
+    const one = await given('continue')
+    one.fail()
+    await one.write(5)
+    const again = await reopenedAfter(one, (between) => between.removeDisk('vda'))
     expect(again.disks()).toEqual([])
   })
 })

@@ -1,5 +1,5 @@
 /** What README.md and docs/nbd.md tell a newcomer to paste, run as it stands there, in two terminals. */
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { endChildren, tracked } from '../support/children.ts'
 import { describeWithPeers } from '../support/peers.ts'
 import { script } from '../support/script.ts'
 
@@ -20,7 +21,6 @@ const FIRST = /^ +1048576 +65536 +1 +dirty$/m
 
 let folder = ''
 let path = ''
-const running = new Set<ChildProcess>()
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'slicelog-walk-'))
@@ -32,7 +32,7 @@ beforeAll(async () => {
   path = `${join(folder, 'bin')}:${process.env.PATH}`
 })
 afterAll(async () => {
-  for (const child of running) child.kill('SIGKILL')
+  endChildren()
   await rm(folder, { recursive: true, force: true })
 })
 
@@ -52,11 +52,8 @@ describeWithPeers(['qemu-io', 'nbdinfo'], 'a newcomer', () => {
       await mkdir(cwd)
       const env = { ...process.env, PATH: path }
       // The last command of the first terminal goes on until Ctrl-C: it takes the shell's place, so that it gets the signal.
-      const serving = spawn('bash', ['-ec', one.replace(/^(npx slicelog .* serve )/m, 'exec $1')], {
-        cwd,
-        env,
-      })
-      running.add(serving)
+      const server = one.replace(/^(npx slicelog .* serve )/m, 'exec $1')
+      const serving = tracked(spawn('bash', ['-ec', server], { cwd, env }))
       let said = ''
       serving.stdout.on('data', (chunk) => (said += String(chunk)))
       serving.stderr.on('data', (chunk) => (said += String(chunk)))
@@ -71,7 +68,6 @@ describeWithPeers(['qemu-io', 'nbdinfo'], 'a newcomer', () => {
       expect(stdout).toMatch(SECOND)
       serving.kill('SIGINT')
       expect(await ended, said).toBe(0)
-      running.delete(serving)
     },
   )
 })

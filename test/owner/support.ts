@@ -1,5 +1,5 @@
 /** Owners of stores, in this process and in others, and command lines as processes. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cp, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -7,25 +7,13 @@ import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { afterAll, beforeAll } from 'vitest'
 import { openStore } from '../../src/store/open.ts'
+import { endChildren, tracked } from '../support/children.ts'
 import { script } from '../support/script.ts'
 
 const project = resolve(import.meta.dirname, '../..')
-const running = new Set<ChildProcess>()
 
 function node(path: string, words: readonly string[], options: { cwd?: string; uid?: number } = {}) {
-  const child = spawn(process.execPath, [...script(path), ...words], {
-    cwd: project,
-    stdio: ['pipe', 'pipe', 'pipe'],
-    ...options,
-  })
-  running.add(child)
-  child.once('close', () => running.delete(child))
-  return child
-}
-
-/** Ends every process that these tests started. */
-export function endAll(): void {
-  for (const child of running) child.kill('SIGKILL')
+  return tracked(spawn(process.execPath, [...script(path), ...words], { cwd: project, ...options }))
 }
 
 export interface Ended {
@@ -89,7 +77,7 @@ export function folders() {
     root = await mkdtemp(join(tmpdir(), 'slicelog-owner-'))
   })
   afterAll(async () => {
-    endAll()
+    endChildren()
     await rm(root, { recursive: true, force: true })
   })
   let made = 0

@@ -4,10 +4,9 @@ import { expect, test } from 'vitest'
 import type { DiskNumber, LogRecord } from '../../events/types.ts'
 import { DirtyBitmap } from '../../projections/bitmap.ts'
 import { BitsFold, type WritesTaker } from '../../projections/bits.ts'
-import { decideTransaction } from '../../src/commands/transaction.ts'
-import { CheckpointError } from '../../src/errors.ts'
-import { CALM, given, recordOf } from '../../src/testing/given.ts'
-import { REFS, steps } from '../commands/random-commands.ts'
+import { given, recordOf } from '../../src/testing/given.ts'
+import { bitmapAdded, diskAdded } from '../commands/kit.ts'
+import { REFS, recordOfStep, steps } from '../commands/random-commands.ts'
 import { prng, proof } from '../support/property.ts'
 
 const SIZE = 1_000_000
@@ -79,47 +78,17 @@ test('R2: bits set once for all bitmaps of a disk are the bits that each would s
           written.set(disk, all)
         }
       }
-      fold(
-        recordOf(catalog, [
-          { type: 'disk-added', disk: 'a', size: SIZE },
-          { type: 'disk-added', disk: 'b', size: SIZE },
-        ]),
-      )
+      fold(recordOf(catalog, [diskAdded('a', SIZE), diskAdded('b', SIZE)]))
       // Coarser than what is taken, as coarse, and finer.
       const granularities = [65_536, FINE, 512]
-      fold(
-        recordOf(
-          catalog,
-          REFS.map((ref, i) => ({
-            type: 'bitmap-added',
-            ...ref,
-            granularity: granularities[i % 3]!,
-            recording: true,
-            persistent: true,
-            retention: 3,
-          })),
-        ),
+      const bitmaps = REFS.map((ref, i) =>
+        bitmapAdded(ref, { granularity: granularities[i % 3]!, retention: 3 }),
       )
+      fold(recordOf(catalog, bitmaps))
       for (const step of list) {
-        try {
-          if (step.kind === 'writes') {
-            const disk = catalog.disk(step.disk)
-            if (disk === undefined) continue
-            fold(
-              writesOf(
-                recordOf(catalog, { type: 'writes', disk: step.disk, count: step.count }),
-                random,
-                disk.size,
-              ),
-            )
-          } else {
-            const commands = step.commands.map((draft) => draft(catalog))
-            const { events } = decideTransaction(catalog, commands, CALM)
-            if (events.length > 0) fold(recordOf(catalog, events))
-          }
-        } catch (error) {
-          if (!(error instanceof CheckpointError)) throw error
-        }
+        const record = recordOfStep(catalog, step)
+        if (record !== null)
+          fold(step.kind === 'writes' ? writesOf(record, random, catalog.disk(step.disk)!.size) : record)
         const look = random()
         if (look < 0.3) {
           expect(digests(shared)).toEqual(digests(plain))
@@ -162,15 +131,8 @@ test('R2: looking at a bitmap between writes does not change what it collects, a
     catalog.apply(record)
     fold.apply(record)
   }
-  tell({ type: 'disk-added', disk: 'a', size: SIZE })
-  tell({
-    type: 'bitmap-added',
-    ...bitmap,
-    granularity: FINE,
-    recording: true,
-    persistent: true,
-    retention: 0,
-  })
+  tell(diskAdded('a', SIZE))
+  tell(bitmapAdded(bitmap, { granularity: FINE }))
   fold.giveTo(keeper)
   const number = write(0)
   expect(fold.bitmap('a', 'x')!.active.dirtyGranules).toBe(1)

@@ -2,10 +2,9 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { planReason, planShape } from '../../projections/plan.ts'
 import type { BitmapState } from '../../projections/state.ts'
-import { decideTransaction } from '../../src/commands/transaction.ts'
-import { CheckpointError } from '../../src/errors.ts'
-import { CALM, given, recordOf } from '../../src/testing/given.ts'
-import { REFS, steps } from '../commands/random-commands.ts'
+import { given } from '../../src/testing/given.ts'
+import { bitmapAdded, diskAdded } from '../commands/kit.ts'
+import { REFS, recordOfStep, steps } from '../commands/random-commands.ts'
 import { proof } from '../support/property.ts'
 
 /** Whether a write at `position` is in the bits of some part that `numbers` names. */
@@ -28,33 +27,13 @@ test('R11, R24: whatever happened, a plan since any point holds every position b
   fc.assert(
     fc.property(steps, fc.noBias(fc.nat()), (list, seed) => {
       const { catalog } = given(
-        { type: 'disk-added', disk: 'a', size: 1_000_000 },
-        { type: 'disk-added', disk: 'b', size: 1_000_000 },
-        REFS.map((ref) => ({
-          type: 'bitmap-added',
-          ...ref,
-          granularity: 65_536,
-          recording: true,
-          persistent: true,
-          retention: 3,
-        })),
+        diskAdded('a', 1_000_000),
+        diskAdded('b', 1_000_000),
+        REFS.map((ref) => bitmapAdded(ref, { retention: 3 })),
       )
       for (const step of list) {
-        try {
-          if (step.kind === 'writes') {
-            if (catalog.disk(step.disk) !== undefined)
-              catalog.apply(recordOf(catalog, { type: 'writes', disk: step.disk, count: step.count }))
-            continue
-          }
-          const { events } = decideTransaction(
-            catalog,
-            step.commands.map((draft) => draft(catalog)),
-            CALM,
-          )
-          if (events.length > 0) catalog.apply(recordOf(catalog, events))
-        } catch (error) {
-          if (!(error instanceof CheckpointError)) throw error
-        }
+        const record = recordOfStep(catalog, step)
+        if (record !== null) catalog.apply(record)
       }
       for (const disk of catalog.disks()) {
         for (const bitmap of disk.bitmaps.values()) {

@@ -17,14 +17,13 @@ import { objectionTo } from '../../src/audit/legal.ts'
 import { verifyStore } from '../../src/audit/verify.ts'
 import { decideMaybeWritten } from '../../src/commands/marks.ts'
 import { openMemoryStore, openStore, type Store } from '../../src/index.ts'
-import { openLevelLog } from '../../src/log/level-open.ts'
 import { exportDisk } from '../../src/store/disk-export.ts'
-import { pathsOf } from '../../src/store/folder.ts'
 import { coreOf } from '../../src/store/store.ts'
 import { manualClock } from '../../src/testing/clock.ts'
 import { playIncident } from '../../src/testing/player.ts'
 import { recordIncident } from '../../src/testing/recorder.ts'
 import { DISKS, randomHistory } from '../audit/random-history.ts'
+import { appendTo } from '../audit/support.ts'
 import { retold } from '../support/maybe-written.ts'
 import { announce, prng, runs, seed } from '../support/property.ts'
 
@@ -129,26 +128,7 @@ test('R30, R35: every answer is that of a window with the same ranges', async ()
   expect(told, 'the histories held some').toBeGreaterThan(rounds)
 })
 
-/** Appends events to a closed store's log behind its back, as a recovery would record them. */
-async function append(folder: string, ...events: readonly DomainEvent[]): Promise<number> {
-  const paths = pathsOf(folder)
-  const { log } = await openLevelLog({
-    folder: paths.log,
-    headFile: paths.head,
-    asideFolder: paths.aside,
-    ownerFile: paths.owner,
-    bootId: new Uint8Array(16),
-    createIfMissing: false,
-  })
-  const { next, time, hash } = log.head
-  await log.append([encodeEvents(next, time ?? 0, { command: 'recover' }, events, hash)], {
-    expected: next,
-    sync: true,
-  })
-  await log.close()
-  return next
-}
-
+/** A closed store, with these events at its end as a recovery would record them. */
 async function folderWith(...events: readonly DomainEvent[]) {
   const folder = await mkdtemp(join(tmpdir(), 'slicelog-maybe-'))
   onTestFinished(() => rm(folder, { recursive: true, force: true }))
@@ -157,7 +137,9 @@ async function folderWith(...events: readonly DomainEvent[]) {
   await disk.addBitmap('daily', { granularity: 4 * KiB, retention: 2 })
   await disk.recordWrites([{ offset: 0, length: 4 * KiB }])
   await store.close()
-  const at = await append(folder, ...events)
+  const at = await appendTo(folder, ({ next, time, hash }) => [
+    encodeEvents(next, time ?? 0, { command: 'recover' }, events, hash),
+  ])
   return { folder, at }
 }
 

@@ -19,7 +19,7 @@ import { MemoryEventLog } from '../../src/log/memory-log.ts'
 import { manualClock } from '../../src/testing/clock.ts'
 import { proof, runs } from '../support/property.ts'
 import type { NaiveBitmap } from './naive.ts'
-import { World } from './world.ts'
+import { noCounts, World } from './world.ts'
 
 const DISKS = ['vda', 'vdb'] as const
 const NAMES = ['daily', 'weekly', 'x'] as const
@@ -390,20 +390,7 @@ async function finish(world: World): Promise<void> {
   await world.replayAll()
 }
 
-const total = {
-  sequences: 0,
-  steps: 0,
-  refused: 0,
-  plans: 0,
-  exact: 0,
-  past: 0,
-  changed: 0,
-  opens: 0,
-  windows: 0,
-  folded: 0,
-  copies: 0,
-  told: 0,
-}
+const total = { sequences: 0, ...noCounts() }
 
 const tallies = new Map<string, number>()
 

@@ -1,6 +1,11 @@
 /** Points and command ids: what a transaction made itself (R20), and what is gone by the time that an id comes back (R13). */
 import { describe, expect, test } from 'vitest'
+import type { SinceInput } from '../../src/index.ts'
 import { again, KiB, refused, small } from './support.ts'
+
+/** A backup of what changed since a point that the transaction itself may have made. */
+const begin = (backup: string, since: SinceInput, bitmap = 'daily') =>
+  ({ type: 'begin-backup', backup, disk: 'vda', bitmap, mode: 'differential', since }) as const
 
 describe('R20: `since` is looked up in the state that the transaction has come to', () => {
   test('a checkpoint made by the command before is a base; nothing changed since', async () => {
@@ -8,14 +13,7 @@ describe('R20: `since` is looked up in the state that the transaction has come t
     await disk.recordWrites([{ offset: 0, length: 512 }])
     await store.transaction([
       { type: 'create-checkpoint', checkpoint: 'c', bitmaps: [] },
-      {
-        type: 'begin-backup',
-        backup: 'x',
-        disk: 'vda',
-        bitmap: 'daily',
-        mode: 'differential',
-        since: { checkpoint: 'c' },
-      },
+      begin('x', { checkpoint: 'c' }),
     ])
     expect(store.backup('x').info).toMatchObject({ bytes: 0, base: { kind: 'checkpoint', name: 'c' } })
     expect((await store.replayPlan('x')).digest).toBe(store.backup('x').info.digest)
@@ -26,17 +24,7 @@ describe('R20: `since` is looked up in the state that the transaction has come t
     const { store } = await small()
     await store.createCheckpoint('c')
     await refused(store, 'CHECKPOINT_NOT_FOUND', () =>
-      store.transaction([
-        { type: 'delete-checkpoint', checkpoint: 'c' },
-        {
-          type: 'begin-backup',
-          backup: 'x',
-          disk: 'vda',
-          bitmap: 'daily',
-          mode: 'differential',
-          since: { checkpoint: 'c' },
-        },
-      ]),
+      store.transaction([{ type: 'delete-checkpoint', checkpoint: 'c' }, begin('x', { checkpoint: 'c' })]),
     )
     await store.close()
   })
@@ -48,14 +36,7 @@ describe('R20: `since` is looked up in the state that the transaction has come t
     await store.transaction([
       { type: 'delete-checkpoint', checkpoint: 'c' },
       { type: 'create-checkpoint', checkpoint: 'c', bitmaps: [] },
-      {
-        type: 'begin-backup',
-        backup: 'x',
-        disk: 'vda',
-        bitmap: 'daily',
-        mode: 'differential',
-        since: { checkpoint: 'c' },
-      },
+      begin('x', { checkpoint: 'c' }),
     ])
     expect(store.backup('x').info.bytes).toBe(0)
     await store.close()
@@ -64,17 +45,7 @@ describe('R20: `since` is looked up in the state that the transaction has come t
   test('a slice banked by the command before is a base, one deleted by it is none', async () => {
     const { store, disk, bitmap } = await small()
     await disk.recordWrites([{ offset: 8 * KiB, length: 512 }])
-    await store.transaction([
-      { type: 'bank', disk: 'vda', bitmap: 'daily' },
-      {
-        type: 'begin-backup',
-        backup: 'x',
-        disk: 'vda',
-        bitmap: 'daily',
-        mode: 'differential',
-        since: { slice: 0 },
-      },
-    ])
+    await store.transaction([{ type: 'bank', disk: 'vda', bitmap: 'daily' }, begin('x', { slice: 0 })])
     expect(store.backup('x').info).toMatchObject({ bytes: 4 * KiB, base: { kind: 'slice' } })
     expect((await store.replayPlan('x')).digest).toBe(store.backup('x').info.digest)
     await store.backup('x').succeed()
@@ -82,14 +53,7 @@ describe('R20: `since` is looked up in the state that the transaction has come t
     await refused(store, 'SLICE_MERGED', () =>
       store.transaction([
         { type: 'delete-slice', disk: 'vda', bitmap: 'daily', slice: 1 },
-        {
-          type: 'begin-backup',
-          backup: 'y',
-          disk: 'vda',
-          bitmap: 'daily',
-          mode: 'differential',
-          since: { slice: 1 },
-        },
+        begin('y', { slice: 1 }),
       ]),
     )
     await store.close()
@@ -100,14 +64,7 @@ describe('R20: `since` is looked up in the state that the transaction has come t
     await disk.addBitmap('other')
     await store.transaction([
       { type: 'begin-backup', backup: 'x', disk: 'vda', bitmap: 'daily', mode: 'full' },
-      {
-        type: 'begin-backup',
-        backup: 'y',
-        disk: 'vda',
-        bitmap: 'other',
-        mode: 'differential',
-        since: { backup: 'x' },
-      },
+      begin('y', { backup: 'x' }, 'other'),
     ])
     expect(store.backup('y').info).toMatchObject({ bytes: 0, base: { kind: 'backup', name: 'x' } })
     await store.close()

@@ -44,15 +44,20 @@ export async function again(log: EventLog, options: OpenOptions = {}): Promise<S
   return await openMemoryStore({ clock: manualClock(T0), ...options, log: new MemoryEventLog(storage) })
 }
 
+/** Undefined where nothing was. */
+async function thrownBy(act: () => unknown): Promise<unknown> {
+  try {
+    await act()
+    return undefined
+  } catch (error) {
+    return error
+  }
+}
+
 /** R21 with every refusal: the code is told, and nothing whatever has changed. */
 export async function refused(store: Store, code: ErrorCode, act: () => unknown): Promise<CheckpointError> {
   const before = await fingerprint(store)
-  let caught: unknown
-  try {
-    await act()
-  } catch (error) {
-    caught = error
-  }
+  const caught = await thrownBy(act)
   if (!(caught instanceof CheckpointError))
     throw caught instanceof Error ? caught : new Error(`nothing was refused; ${code} was due`)
   expect(caught.code, caught.message).toBe(code)
@@ -64,12 +69,7 @@ export async function refused(store: Store, code: ErrorCode, act: () => unknown)
 /** The same for wrong types, which are no CheckpointError (spec section 3). */
 export async function wrongType(store: Store, act: () => unknown): Promise<void> {
   const before = await fingerprint(store)
-  let caught: unknown
-  try {
-    await act()
-  } catch (error) {
-    caught = error
-  }
+  const caught = await thrownBy(act)
   expect(
     caught instanceof TypeError || caught instanceof RangeError,
     `a TypeError or RangeError, not ${String(caught)}`,

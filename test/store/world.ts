@@ -35,6 +35,21 @@ interface View {
   readonly text: string
 }
 
+/** What a proof tells of itself: so much was done and compared. */
+export const noCounts = () => ({
+  steps: 0,
+  refused: 0,
+  plans: 0,
+  exact: 0,
+  past: 0,
+  changed: 0,
+  opens: 0,
+  windows: 0,
+  folded: 0,
+  copies: 0,
+  told: 0,
+})
+
 export class World {
   store: Store
   readonly clock: ManualClock
@@ -44,19 +59,7 @@ export class World {
   session = new Set<string>()
   /** What the whole state looked like after every position. */
   readonly views: View[] = []
-  readonly counts = {
-    steps: 0,
-    refused: 0,
-    plans: 0,
-    exact: 0,
-    past: 0,
-    changed: 0,
-    opens: 0,
-    windows: 0,
-    folded: 0,
-    copies: 0,
-    told: 0,
-  }
+  readonly counts = noCounts()
 
   constructor(store: Store, clock: ManualClock) {
     this.store = store
