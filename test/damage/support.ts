@@ -67,6 +67,7 @@ const KINDS: readonly (readonly [string, RegExp])[] = [
   ['table', /^log\/\d+\.ldb$/],
   ['write-ahead', /^log\/\d+\.log$/],
   ['head', /^head$/],
+  ['journal', /^log\/journal$/],
   ['manifest', /^log\/MANIFEST-/],
   ['current', /^log\/CURRENT$/],
   ['store.json', /^store\.json$/],

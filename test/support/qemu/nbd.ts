@@ -106,7 +106,9 @@ export class Nbd {
 
   async read(offset: number, length: number): Promise<Buffer> {
     const reply = await this.#request({ type: COMMAND.read, offset, length })
-    return reply.data ?? Buffer.alloc(length)
+    const bytes = Buffer.alloc(length) // Holes, at the end as well.
+    reply.data?.copy(bytes)
+    return bytes
   }
 
   /** Writes `length` bytes of the value 0xa5. `flags` 1 = FUA. Split above 16 MiB, like real clients do. */
