@@ -31,14 +31,14 @@ test('R28, R34: on the same log the live verify reports what the one of a closed
 })
 
 test('R28: a sound store that is written to, snapshot, packed and banked meanwhile gives no finding', async () => {
-  const rounds = runs(4, 100)
+  const rounds = runs(4, 60)
   const used = seed()
   announce('live verify of a busy store', rounds, used)
   const random = prng(used)
   const store = await openStore(path(), { snapshotEvery: 300 })
   open.add(store)
   const disk = await store.ensureDisk('vda', { size: 2 ** 30 })
-  const bitmap = await disk.ensureBitmap('b', { retention: 1000 })
+  const bitmap = await disk.ensureBitmap('b', { retention: 60_000 })
   const events: number[] = []
   for (let round = 0; round < rounds; round++) {
     let busy = true
