@@ -495,7 +495,7 @@ test('whatever a server sends instead of its answers, every call settles', async
   const told = { fulfilled: 0, rejected: 0 }
   await fc.assert(
     fc.asyncProperty(fc.array(reply, { maxLength: 12 }), junk, async (replies, last) => {
-      const { socket } = await scripted(async (peer) => {
+      const { socket, close } = await scripted(async (peer) => {
         await agreed(peer, { contexts: [A] })
         const asks = [await peer.request(), await peer.request(), await peer.request(), await peer.request()]
         for (const { type, done, good, turn, words, tail } of replies) {
@@ -522,6 +522,7 @@ test('whatever a server sends instead of its answers, every call settles', async
         told[one.status]++
         if (one.status === 'rejected') settled(one.reason)
       }
+      await close() // Thousands of servers would use up what a process may open.
     }),
     parameters,
   )
@@ -537,7 +538,7 @@ test('good conversations with a few bytes changed: right bytes or an error, neve
   await fc.assert(
     fc.asyncProperty(fc.array(change, { maxLength: 3 }), fc.option(fc.nat(400)), async (changes, cut) => {
       let sent = 0
-      const { socket } = await scripted(async (peer) => {
+      const { socket, close } = await scripted(async (peer) => {
         const write = peer.socket.write.bind(peer.socket)
         peer.send = (...parts: Uint8Array[]) => {
           const bytes = Buffer.concat(parts)
@@ -569,6 +570,7 @@ test('good conversations with a few bytes changed: right bytes or an error, neve
         settled(error)
         told.refused++
       }
+      await close()
     }),
     parameters,
   )

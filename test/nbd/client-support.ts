@@ -227,7 +227,7 @@ export async function agreed(
 /** A server that does this with every client; what it throws, save for `Gone`, is in `errors`. */
 export async function scripted(
   script: (peer: Peer, nth: number) => Promise<void>,
-): Promise<{ socket: string; errors: unknown[]; clients: () => number }> {
+): Promise<{ socket: string; errors: unknown[]; clients: () => number; close: () => Promise<void> }> {
   const errors: unknown[] = []
   const sockets = new Set<Socket>()
   let nth = 0
@@ -240,7 +240,11 @@ export async function scripted(
   servers.push({ server, sockets })
   const socket = join(folder(), 'h.sock')
   await new Promise<void>((resolve) => server.listen(socket, resolve))
-  return { socket, errors, clients: () => nth }
+  const close = async (): Promise<void> => {
+    for (const one of sockets) one.destroy()
+    await new Promise((resolve) => server.close(resolve))
+  }
+  return { socket, errors, clients: () => nth, close }
 }
 
 /** LIST's answer. */

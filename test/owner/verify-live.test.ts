@@ -31,7 +31,7 @@ test('R28, R34: on the same log the live verify reports what the one of a closed
 })
 
 test('R28: a sound store that is written to, snapshot, packed and banked meanwhile gives no finding', async () => {
-  const rounds = runs(4, 60)
+  const rounds = runs(4, 10)
   const used = seed()
   announce('live verify of a busy store', rounds, used)
   const random = prng(used)
