@@ -39,7 +39,7 @@ export class Outbox {
     if (left !== undefined) this.#left.push(left)
     if (this.#leaving !== null || this.#scheduled) return
     this.#scheduled = true
-    process.nextTick(() => this.#flush())
+    setImmediate(() => this.#flush()) // Behind everything that this turn of the loop answers.
   }
 
   /** Resolves when all that was sent has left, or never will. */
