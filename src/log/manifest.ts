@@ -19,7 +19,7 @@ const TABLE_NAME = /^(\d+)\.(ldb|sst)$/
 export function currentProblem(folder: string): string | null {
   let name: string
   try {
-    name = readFileSync(join(folder, 'CURRENT'), 'latin1')
+    name = currentIn(folder)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 'CURRENT is missing'
     throw error
@@ -31,13 +31,17 @@ export function currentProblem(folder: string): string | null {
 /** Numbers of the tables in the newest version, or undefined when the manifest is damaged. An end that is torn is an end. */
 export function liveTables(folder: string): ReadonlySet<number> | undefined {
   try {
-    const name = readFileSync(join(folder, 'CURRENT'), 'latin1').trimEnd()
+    const name = currentIn(folder).trimEnd()
     const live = new Set<number>()
     for (const edit of logRecords(readFileSync(join(folder, name)))) applyEdit(edit, live)
     return live
   } catch {
     return undefined
   }
+}
+
+function currentIn(folder: string): string {
+  return readFileSync(join(folder, 'CURRENT'), 'latin1')
 }
 
 export function tableFiles(folder: string): { readonly name: string; readonly number: number }[] {

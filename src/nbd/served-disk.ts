@@ -124,32 +124,18 @@ export class ServedDisk implements NbdExport {
       return new ServedDisk(store, disk, bytes, options, READ_ONLY)
     }
     const letGo = coreOf(store).served.add(options.disk)
+    let disk: Disk | null = null
     try {
       await declareIfChanged(store, options.disk, bytes)
-      return await ServedDisk.#attached(store, bytes, options, tell, letGo)
-    } catch (error) {
-      letGo()
-      throw error
-    }
-  }
-
-  static async #attached(
-    store: Store,
-    bytes: DiskBytes,
-    options: Omit<ServedDiskOptions, 'file'>,
-    tell: Tell,
-    letGo: () => void,
-  ): Promise<ServedDisk> {
-    const disk = await store.ensureDisk(options.disk, { size: bytes.size, recorder: 'store' })
-    try {
+      disk = await store.ensureDisk(options.disk, { size: bytes.size, recorder: 'store' })
       const marks = bytes.marks === undefined ? null : new Marks(store, disk.id, bytes.marks, tell)
       await marks?.begin()
       const goesOn = options.onLogError === 'continue'
       const without = goesOn ? await WithoutLog.prepare(store, disk.id, tell) : null
       return new ServedDisk(store, disk, bytes, options, { without, marks, letGo })
     } catch (error) {
-      letGo()
-      await disk.detach()
+      letGo() // First: what is served is not detached.
+      await disk?.detach()
       throw error
     }
   }
